@@ -1,0 +1,277 @@
+"""The MedCLIP model: a timm vision encoder and a BERT text encoder meet in one embedding space.
+
+Source: Wang, Wu, Agarwal, Sun, "MedCLIP: Contrastive Learning from Unpaired Medical Images and
+Texts", EMNLP 2022. Vision comes from timm and text from transformers; this file is what is
+MedCLIP's own: two projections, one pooling and one temperature.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertModel
+from transformers.utils import ModelOutput
+
+from .losses import info_nce_loss
+
+# The published model keeps exp(logit_scale) in [1, 100], as CLIP does (Radford et al. 2021, section 2.5).
+MAX_LOGIT_SCALE = math.log(100.0)
+
+# Output names of the published package -> the field's names, which this package uses.
+PUBLISHED_OUTPUT_NAMES = {
+    "img_embeds": "image_embeds",
+    "logits": "logits_per_image",
+    "loss_value": "loss",
+}
+
+
+@dataclass
+class MedCLIPOutput(ModelOutput):
+    """What `MedCLIPModel` returns; `out.name` and `out["name"]` read the same tensor.
+
+    loss: scalar, symmetric InfoNCE; None unless `return_loss=True`.
+    logits_per_image: (images, texts), cosine similarity times `exp(logit_scale)`.
+    logits_per_text: (texts, images), its transpose.
+    image_embeds: (images, dim), unit length.
+    text_embeds: (texts, dim), unit length.
+
+    The published package's names `loss_value`, `logits` and `img_embeds` stay readable.
+    """
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    image_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+
+    def __getitem__(self, key):
+        return super().__getitem__(PUBLISHED_OUTPUT_NAMES.get(key, key))
+
+    def __getattr__(self, name):
+        if name in PUBLISHED_OUTPUT_NAMES:
+            return getattr(self, PUBLISHED_OUTPUT_NAMES[name])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def get(self, key, default=None):
+        return super().get(PUBLISHED_OUTPUT_NAMES.get(key, key), default)
+
+
+class MedCLIPVisionEncoder(nn.Module):
+    """Any timm backbone and a projection without bias.
+
+    backbone: a timm model name, e.g. "swin_tiny_patch4_window7_224".
+    projection_dim: size of the joint space.
+    backbone_kwargs: passed on to `timm.create_model`.
+
+    Weights are random; `MedCLIPModel.from_pretrained` or `load_medclip` fill them.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "swin_tiny_patch4_window7_224",
+        projection_dim: int = 512,
+        **backbone_kwargs,
+    ):
+        super().__init__()
+        self.config = {"backbone": backbone, "projection_dim": projection_dim, **backbone_kwargs}
+        self.backbone = timm.create_model(backbone, num_classes=0, **backbone_kwargs)
+        self.projection_head = nn.Linear(self.backbone.num_features, projection_dim, bias=False)
+
+    def _to_input_channels(self, pixel_values: Tensor) -> Tensor:
+        if pixel_values.dim() != 4 or pixel_values.shape[1] not in (1, 3):
+            raise ValueError(
+                "pixel_values must have shape (images, 1 or 3, height, width), "
+                f"got {tuple(pixel_values.shape)}"
+            )
+        channels = self.config.get("in_chans", 3)
+        if pixel_values.shape[1] == channels:
+            return pixel_values
+        if channels == 1:
+            return pixel_values.mean(1, keepdim=True)
+        return pixel_values.expand(-1, channels, -1, -1)
+
+    def forward_features(self, pixel_values: Tensor) -> Tensor:
+        """The last feature map, (images, features, h, w); its mean over positions is what is projected.
+
+        pixel_values: (images, 1 or 3, height, width).
+        """
+        features = self.backbone.forward_features(self._to_input_channels(pixel_values))
+        if features.dim() != 4:
+            raise ValueError(
+                f"backbone {self.config['backbone']!r} ends in shape {tuple(features.shape)}, "
+                "not in a map (images, features, h, w): it has no positions to show"
+            )
+        # timm's Swin keeps channels last, its convolutional models keep them first.
+        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
+            features = features.permute(0, 3, 1, 2)
+        return features
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(images, 1 or 3, height, width) -> (images, projection_dim), not normalised."""
+        return self.projection_head(self.backbone(self._to_input_channels(pixel_values)))
+
+
+class MedCLIPVisionModelViT(MedCLIPVisionEncoder):
+    """The published Swin-T encoder (the paper's "MedCLIP-ViT")."""
+
+    def __init__(self, projection_dim: int = 512):
+        super().__init__("swin_tiny_patch4_window7_224", projection_dim)
+
+
+class MedCLIPVisionModel(MedCLIPVisionEncoder):
+    """The published ResNet-50 encoder (the paper's "MedCLIP-ResNet").
+
+    Keep it in `eval()` for inference: in train mode batch normalisation makes an image's embedding
+    depend on its neighbours in the batch.
+    """
+
+    def __init__(self, projection_dim: int = 512):
+        super().__init__("resnet50", projection_dim)
+
+
+class MedCLIPTextModel(nn.Module):
+    """BERT, MedCLIP's pooling and a projection without bias.
+
+    config: a `BertConfig`; by default BERT-base with the 28,996 word pieces of Bio_ClinicalBERT,
+        the published shape.
+
+    The pooling is the published one: the mean of hidden states 1, 2 and the last over *all*
+    positions, padding included. A text's embedding therefore depends on how far its batch is
+    padded; the published weights were trained that way.
+    """
+
+    def __init__(self, config: BertConfig | None = None, projection_dim: int = 512):
+        super().__init__()
+        self.config = config or BertConfig(vocab_size=28996)
+        self.model = BertModel(self.config)
+        self.projection_head = nn.Linear(self.config.hidden_size, projection_dim, bias=False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(texts, tokens) integers and mask -> (texts, projection_dim), not normalised."""
+        hidden = self.model(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        ).hidden_states
+        pooled = torch.stack([hidden[1], hidden[2], hidden[-1]]).mean(dim=(0, 2))
+        return self.projection_head(pooled)
+
+
+class MedCLIPModel(nn.Module):
+    """Image and text encoders with a learned temperature.
+
+    vision_cls: class of the vision encoder, built without arguments (`MedCLIPVisionModelViT` or
+        `MedCLIPVisionModel`), or a ready encoder.
+    text_model: a ready text encoder; by default `MedCLIPTextModel()`.
+    logit_scale_init_value: initial temperature; `logit_scale` holds the logarithm of its inverse.
+
+    `note` says what the weights are; it is saved with them and shown where their output is shown.
+
+    >>> model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT).from_pretrained().eval()
+    """
+
+    def __init__(
+        self,
+        vision_cls: type[nn.Module] | nn.Module = MedCLIPVisionModelViT,
+        text_model: nn.Module | None = None,
+        logit_scale_init_value: float = 0.07,
+    ):
+        super().__init__()
+        self.vision_model = vision_cls() if isinstance(vision_cls, type) else vision_cls
+        self.text_model = text_model or MedCLIPTextModel()
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / logit_scale_init_value)))
+        self.note = "Untrained weights: results have no meaning."
+
+    @property
+    def device(self) -> torch.device:
+        return self.logit_scale.device
+
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """(images, 1 or 3, height, width) -> (images, dim), unit length. Moves to the model's device."""
+        return F.normalize(self.vision_model(pixel_values.to(self.device)), dim=-1)
+
+    def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """(texts, tokens) -> (texts, dim), unit length. Moves to the model's device."""
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(self.device)
+        return F.normalize(self.text_model(input_ids.to(self.device), attention_mask), dim=-1)
+
+    def compute_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
+        """(images, dim) and (texts, dim), unit length -> (images, texts): scaled cosine similarity."""
+        scale = self.logit_scale.clamp(0, MAX_LOGIT_SCALE).exp()
+        return scale * image_embeds @ text_embeds.T
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        return_loss: bool | None = None,
+        **unused,
+    ) -> MedCLIPOutput:
+        """Embed images and texts and compare all with all.
+
+        input_ids, attention_mask: (texts, tokens). pixel_values: (images, 1 or 3, height, width).
+        return_loss: also compute InfoNCE, which takes image i and text i for a pair; `ValueError`
+            from the loss if their numbers differ.
+        unused: further keys of a processor's output (token_type_ids) are accepted and ignored.
+        """
+        image_embeds = self.encode_image(pixel_values)
+        text_embeds = self.encode_text(input_ids, attention_mask)
+        logits_per_image = self.compute_logits(image_embeds, text_embeds)
+        return MedCLIPOutput(
+            loss=info_nce_loss(logits_per_image) if return_loss else None,
+            logits_per_image=logits_per_image,
+            logits_per_text=logits_per_image.T,
+            image_embeds=image_embeds,
+            text_embeds=text_embeds,
+        )
+
+    def from_pretrained(self, input_dir: str | Path | None = None) -> MedCLIPModel:
+        """Fill this model's weights in place and return it.
+
+        input_dir: a folder, `.bin`, `.safetensors` or `.zip` file; None downloads (once) the
+            published weights for this model's vision encoder.
+
+        Raises ValueError if the checkpoint does not fit, listing every name that is missing, left
+        over or of another shape.
+        """
+        from .checkpoints import fill_weights
+
+        return fill_weights(self, input_dir)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write `model.safetensors` and `config.json`, which `load_medclip(folder)` reads.
+
+        dtype: store floating-point weights in this type (they are loaded as float32).
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: tensor.to(dtype if dtype and tensor.is_floating_point() else tensor.dtype)
+            .detach().cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+        }  # fmt: skip
+        save_file(tensors, folder / "model.safetensors")
+        config = {
+            "note": self.note,
+            "vision": self.vision_model.config,
+            "text": self.text_model.config.to_diff_dict(),
+        }
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+    @classmethod
+    def from_config(cls, config: dict) -> MedCLIPModel:
+        """A model with random weights, of the shape that `save_pretrained` wrote down."""
+        vision = MedCLIPVisionEncoder(**config["vision"])
+        text = MedCLIPTextModel(BertConfig(**config["text"]), config["vision"]["projection_dim"])
+        model = cls(vision, text)
+        model.note = config.get("note", model.note)
+        return model

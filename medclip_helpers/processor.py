@@ -1,0 +1,130 @@
+"""Images and texts in, tensors out, as the published weights expect them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import BatchFeature, BertTokenizer
+
+from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
+from .radiograph import read_radiograph
+
+
+class MedCLIPImageProcessor:
+    """Pad to a square with black, resize (bicubic) to `size` pixels a side, normalise.
+
+    The published steps, for one grey channel; the model repeats it where its encoder has three.
+    """
+
+    def __init__(self, size: int = IMAGE_SIZE, mean: float = IMAGE_MEAN, std: float = IMAGE_STD):
+        self.size, self.mean, self.std = size, mean, std
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """The image (mode "L") centred on a black square of at least `size` pixels, then resized."""
+        width, height = image.size
+        side = max(self.size, width, height)
+        padded = Image.new("L", (side, side))
+        padded.paste(image, ((side - width) // 2, (side - height) // 2))
+        return padded.resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+    def __call__(self, images) -> torch.Tensor:
+        """One radiograph or a sequence (paths, PIL, NumPy) -> (images, 1, size, size) float32."""
+        if isinstance(images, (str, Path, Image.Image)) or getattr(images, "ndim", 0) == 2:
+            images = [images]
+        grey = [np.asarray(self.square(read_radiograph(image)), np.float32) for image in images]
+        if not grey:
+            raise ValueError("images is empty: expected at least one radiograph")
+        pixels = (np.stack(grey) / 255 - self.mean) / self.std
+        return torch.from_numpy(pixels.astype(np.float32)).unsqueeze(1)
+
+
+class MedCLIPProcessor:
+    """Turns texts and radiographs into model inputs.
+
+    image_processor: by default the published one.
+    tokenizer: by default the published one; its vocabulary is fetched when the first text comes
+        (`cache_dir` and `mirror` as in `checkpoints.load_tokenizer`).
+    """
+
+    def __init__(
+        self,
+        image_processor: MedCLIPImageProcessor | None = None,
+        tokenizer=None,
+        cache_dir: str | Path | None = None,
+        mirror: str | None = None,
+    ):
+        self.image_processor = image_processor or MedCLIPImageProcessor()
+        self._tokenizer = tokenizer
+        self._tokenizer_source = {"cache_dir": cache_dir, "mirror": mirror}
+
+    @property
+    def tokenizer(self):
+        if self._tokenizer is None:
+            from .checkpoints import load_tokenizer
+
+            self._tokenizer = load_tokenizer(**self._tokenizer_source)
+        return self._tokenizer
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images=None,
+        return_tensors: str = "pt",
+        padding: bool | str = True,
+        truncation: bool = True,
+        max_length: int = MAX_TEXT_TOKENS,
+    ) -> BatchFeature:
+        """Inputs for `MedCLIPModel`, for texts, images or both.
+
+        text: one text or several; `padding=True` pads to the longest of them, which is part of a
+            text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens.
+        images: one radiograph or several: paths, PIL images or arrays (height, width).
+
+        Returns `input_ids`, `attention_mask` (texts, tokens) and `pixel_values`
+        (images, 1, size, size). Raises ValueError where there is neither or an empty list, and
+        what `read_radiograph` raises.
+        """
+        if text is None and images is None:
+            raise ValueError("nothing to process: give text, images or both")
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors={return_tensors!r}: only 'pt' is supported")
+        features = {}
+        if text is not None:
+            texts = [text] if isinstance(text, str) else list(text)
+            if not texts or not all(isinstance(t, str) for t in texts):
+                raise ValueError(f"text must be a string or a non-empty list of them, got {text!r}")
+            encoded = self.tokenizer(
+                texts,
+                padding=padding,
+                truncation=truncation,
+                max_length=max_length,
+                return_tensors="pt",
+            )
+            features["input_ids"] = encoded["input_ids"]
+            features["attention_mask"] = encoded["attention_mask"]
+        if images is not None:
+            features["pixel_values"] = self.image_processor(images)
+        return BatchFeature(features)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `preprocessor_config.json` and the tokenizer's files."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = json.dumps(vars(self.image_processor), indent=2)
+        (folder / "preprocessor_config.json").write_text(config + "\n")
+        self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **tokenizer_source) -> MedCLIPProcessor:
+        """What `save_pretrained` wrote; parts that the folder lacks are the published ones."""
+        folder = Path(folder)
+        config = folder / "preprocessor_config.json"
+        image_processor = MedCLIPImageProcessor(**json.loads(config.read_text())) if config.is_file() else None
+        has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+        tokenizer = BertTokenizer.from_pretrained(folder) if has_tokenizer else None
+        return cls(image_processor, tokenizer, **tokenizer_source)
