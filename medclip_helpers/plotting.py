@@ -17,6 +17,7 @@ from io import BytesIO
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -26,9 +27,8 @@ from .radiograph import read_radiograph
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 BEST, OTHER = "#0072B2", "#8FBBD9"
-MARKERS = "os^DvPX*"
 LINES = ("-", "--", "-.", ":")
-SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"
+SEQUENTIAL, DIVERGING = "Blues", "RdBu_r"
 
 
 class NotebookFigure(Figure):
@@ -82,22 +82,31 @@ def _radiograph(image, limit: int = 512) -> Image.Image:
 def _show_image(axes, image, title: str | None = None) -> None:
     axes.imshow(_radiograph(image), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
+    axes.set_anchor("N")
     if title:
         axes.set_title(_wrap(title, 32), fontsize=10, parse_math=False)
 
 
-def _name_rows(axes, names: Sequence[str], width: int = 34) -> None:
-    """Row names on the y axis, first on top; they wrap."""
-    labels = [_wrap(name, width) for name in names]
+def _name_rows(axes, names: Sequence[str], width: int = 34, lines: int = 4) -> None:
+    """Names of equally high rows 0, 1, ... on the y axis; they wrap."""
+    labels = [_wrap(name, width, lines) for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=9, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
 
 
-def _rows_height(names: Sequence[str], width: int = 34) -> float:
-    """Inches that `_name_rows` needs: every row is as high as the longest name."""
-    lines = max(_wrap(name, width).count("\n") + 1 for name in names)
-    return len(names) * (0.14 * lines + 0.16)
+class _Rows:
+    """Rows as high as their wrapped names need, first on top; unit of the y axis: inches."""
+
+    def __init__(self, names: Sequence[str], width: int = 34, gap: float = 0.17):
+        self.labels = [_wrap(name, width) for name in names]
+        heights = [gap + 0.14 * (label.count("\n") + 1) for label in self.labels]
+        self.height = sum(heights)
+        self.centres = np.cumsum(heights) - np.asarray(heights) / 2
+
+    def draw(self, axes) -> None:
+        axes.set_yticks(self.centres, self.labels, fontsize=9, parse_math=False)
+        axes.set_ylim(self.height, 0)
+        axes.tick_params(axis="y", length=0)
 
 
 def _tidy(axes) -> None:
@@ -123,15 +132,16 @@ def plot_similarities(
     _check("scores", scores, (len(texts),), "one a text")
     order = np.argsort(-scores, kind="stable")
     names = [texts[i] for i in order]
-    figure = _figure(9, max(3.2, _rows_height(names) + 0.9), note)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+    rows = _Rows(names)
+    figure = _figure(9, max(3.2, rows.height + 0.9), note)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     _show_image(left, image, title)
     colors = [BEST] + [OTHER] * (len(names) - 1)
-    bars = right.barh(range(len(names)), scores[order], color=colors, height=0.62)
+    bars = right.barh(rows.centres, scores[order], color=colors, height=0.2)
     right.bar_label(bars, [f"{s:.2f}" for s in scores[order]], padding=3, fontsize=9)
-    _name_rows(right, names)
+    rows.draw(right)
     right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
-    right.margins(x=0.12)
+    right.margins(x=0.18)
     right.set_xlabel(xlabel)
     _tidy(right)
     return figure
@@ -168,7 +178,7 @@ def plot_similarity_matrix(
     _check("similarity", similarity, (len(images), len(texts)), "images, texts")
     rows, columns = len(texts), len(images)
     cell = min(0.8, max(0.34, 6 / columns))
-    width = 3.4 + cell * columns + 1.0
+    width = 5 + cell * columns
     figure = _figure(max(width, 5.5), cell * (rows + 1) + 0.8, note)
     axes = figure.subplots()
     mesh = axes.imshow(similarity.T, cmap=SEQUENTIAL)
@@ -181,7 +191,8 @@ def plot_similarity_matrix(
     _write_cells(axes, similarity.T, mesh, ".2f" if cell > 0.5 else None)
     for i, j in _pairs(labels, similarity.shape):
         axes.add_patch(_frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
-    _name_rows(axes, texts)
+    lines = max(1, int((cell - 0.04) / 0.15))
+    _name_rows(axes, texts, 34 if lines > 2 else 46, lines)
     axes.set(xlim=(-0.55, columns - 0.45), ylim=(rows - 0.45, -1.55), xticks=[])
     axes.spines[:].set_visible(False)
     figure.colorbar(mesh, ax=axes, label=title, shrink=0.7)
@@ -240,19 +251,20 @@ def plot_class_scores(
     scores = {str(name): _array(prompt_scores[name]).astype(float).reshape(-1) for name in prompt_scores}
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
-    figure = _figure(9, max(3.2, _rows_height(names, 24) + 0.16 * len(names) + 0.9), note)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.7])
+    rows = _Rows(names, 24, gap=0.3)
+    figure = _figure(9, max(3.2, rows.height + 1.1), note)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     _show_image(left, image, title)
-    for row, name in enumerate(names):
+    for y, name in zip(rows.centres, names, strict=True):
         values = scores[name]
         # Dots of one class fan out a little, so that equal scores can be counted.
-        spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else [0.0]
-        right.scatter(values, row + np.asarray(spread), s=22, color=OTHER, zorder=2)
-        right.plot([values.mean()] * 2, [row - 0.32, row + 0.32], color=COLORS[1], linewidth=3)
+        spread = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else [0.0]
+        right.scatter(values, y + np.asarray(spread), s=22, color=OTHER, zorder=2)
+        right.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], linewidth=3, zorder=3)
     right.plot([], [], color=COLORS[1], linewidth=3, label="mean of the class")
     right.scatter([], [], s=22, color=OTHER, label="one prompt")
     right.grid(axis="x", alpha=0.3)
-    _name_rows(right, names, 24)
+    rows.draw(right)
     right.set_xlabel(xlabel)
     right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     _tidy(right)
@@ -273,7 +285,7 @@ def plot_embedding_map(
     _check("text_labels", np.asarray(text_labels), text_embeds.shape[:1], "one a text")
     points, axis_names = _project(np.concatenate([image_embeds, text_embeds]), method, seed)
     kinds = [(points[: len(image_embeds)], image_labels, "image", dict(marker="o", s=22, alpha=0.75))]
-    kinds += [(points[len(image_embeds) :], text_labels, "text", dict(marker="X", s=70, edgecolor="white"))]
+    kinds += [(points[len(image_embeds) :], text_labels, "text", dict(marker="X", s=80, edgecolor="black"))]
     names = list(dict.fromkeys([*image_labels, *text_labels]))
     figure = _figure(8, 5, note)
     axes = figure.subplots()
@@ -409,7 +421,7 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
 
     image: the radiograph; one that is not square is shown as the processor pads it, on black.
     contributions: (h, w), whose sum is the cosine; `similarity.similarity_map` gives them.
-    Cells are drawn as they are: nothing is smoothed, and zero is white.
+    Cells are drawn as they are, unsmoothed; where nothing is contributed the radiograph shows.
     """
     contributions = _array(contributions).astype(float)
     if contributions.ndim != 2:
@@ -424,8 +436,14 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     _show_image(left, square)
     extent = (0, square.width, square.height, 0)
     right.imshow(square, cmap="gray", vmin=0, vmax=255)
+    strength = np.abs(contributions) / max(np.abs(contributions).max(), 1e-9)
     norm = CenteredNorm(halfrange=max(np.abs(contributions).max(), 1e-9))
-    mesh = right.imshow(contributions, cmap=DIVERGING, norm=norm, extent=extent, alpha=0.55)
+    scale = colormaps[DIVERGING]
+    # The fainter a contribution, the more of the radiograph shows through.
+    cells = scale(norm(contributions))
+    cells[..., 3] = 0.75 * strength**0.7
+    right.imshow(cells, extent=extent)
+    mesh = ScalarMappable(norm, scale)
     right.set_axis_off()
     figure.colorbar(mesh, ax=right, label="contribution to the cosine", shrink=0.85)
     return figure
