@@ -41,12 +41,8 @@ class Published(NamedTuple):
 
 
 PUBLISHED = {
-    "vit": Published(
-        "medclip-vit-pretrained.zip", "medclip_vit_weight.txt", MedCLIPVisionModelViT
-    ),
-    "resnet": Published(
-        "medclip-pretrained.zip", "medclip_resnet_weight.txt", MedCLIPVisionModel
-    ),
+    "vit": Published("medclip-vit-pretrained.zip", "medclip_vit_weight.txt", MedCLIPVisionModelViT),
+    "resnet": Published("medclip-pretrained.zip", "medclip_resnet_weight.txt", MedCLIPVisionModel),
 }
 WEIGHTS_URL = "https://storage.googleapis.com/pytrial"
 POINTER_URL = "https://raw.githubusercontent.com/RyanWangZf/MedCLIP/main/medclip"
@@ -54,7 +50,7 @@ TOKENIZER_FILE = "Bio_ClinicalBERT-vocab.txt"
 TOKENIZER_URL = "https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT/resolve/main/vocab.txt"
 TOKENIZER_SIZE = 28996  # word pieces
 
-# Buffers that follow from the architecture; versions of transformers differ in whether they save them.
+# Buffers that follow from the architecture; some versions of transformers save them.
 DROPPED = re.compile(r"\.(position_ids|relative_position_index)$")
 
 
@@ -106,7 +102,7 @@ def _translate_swin(published: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_encoder(names) -> str | None:
-    """"vit" or "resnet" by the names in a published checkpoint; None if it is not one."""
+    """Which encoder ("vit" or "resnet") the names of a published checkpoint mean, else None."""
     if any(name.startswith("vision_model.model.encoder.layers.") for name in names):
         return "vit"
     if any(name.startswith("vision_model.model.layer1.") for name in names):
@@ -275,7 +271,8 @@ def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = Non
             if pieces != TOKENIZER_SIZE:
                 raise ValueError(f"{url} has {pieces} word pieces, expected {TOKENIZER_SIZE}")
             os.replace(part, vocabulary)
-    return BertTokenizer(str(vocabulary), do_lower_case=True)
+    pieces = vocabulary.read_text(encoding="utf-8").splitlines()
+    return BertTokenizer({piece: i for i, piece in enumerate(pieces)}, do_lower_case=True)
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -318,7 +315,7 @@ def _fill(model: MedCLIPModel, state_dict: dict[str, Tensor], source: Path) -> M
         model.note = PUBLISHED_NOTE
     elif config := _read_config(source):
         model.note = config.get("note", model.note)
-    return model
+    return model.eval()
 
 
 def _read_config(source: Path) -> dict | None:
@@ -329,7 +326,7 @@ def _read_config(source: Path) -> dict | None:
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """"auto" is CUDA, else Apple's MPS, else the CPU; anything else is taken as it is."""
+    """CUDA, else Apple's MPS, else the CPU for "auto"; anything else is taken as it is."""
     if str(device) != "auto":
         return torch.device(device)
     if torch.cuda.is_available():

@@ -39,7 +39,9 @@ class PromptClassifier(nn.Module):
         self._cache = None
         return super().train(mode)
 
-    def encode_prompts(self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def encode_prompts(
+        self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
         """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> {class: (prompts, dim)}."""
         if not prompt_inputs:
             raise ValueError("prompt_inputs is empty: expected {class name: tokenised prompts}")

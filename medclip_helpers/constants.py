@@ -30,7 +30,7 @@ CHEXPERT_COMPETITION: tuple[str, ...] = (
     "Pleural Effusion",
 )
 
-# Grey-level mean and standard deviation of the training images of the published model, after scaling to [0, 1].
+# Grey-level mean and standard deviation of the published model's training images, scaled to [0, 1].
 IMAGE_MEAN = 0.5862785803043838
 IMAGE_STD = 0.27950088968644304
 IMAGE_SIZE = 224  # pixels a side

@@ -70,7 +70,8 @@ def fetch(addresses: Iterable[str | Callable[[], str]], target: Path) -> str:
             logger.info("download failed: %s", failures[-1])
     raise DownloadError(
         f"could not download {target.name}. Tried:\n  " + "\n  ".join(failures) + "\n"
-        "Check the network, set MEDCLIP_MIRROR to the base address of a copy, or give a local folder."
+        "Check the network, set MEDCLIP_MIRROR to the base address of a copy, or name a local "
+        "folder with the weights."
     )
 
 
@@ -81,10 +82,14 @@ def _fetch_one(url: str, target: Path) -> None:
         size = int(answer.headers.get("Content-Length") or 0)
     free = shutil.disk_usage(target.parent).free
     if size > free:
-        raise OSError(f"{size / 1e6:.0f} MB do not fit on the disk of {target.parent}: {free / 1e6:.0f} MB free")
-    with _socket_timeout(TIMEOUT), tqdm(
-        total=size or None, unit="B", unit_scale=True, desc=target.name
-    ) as bar:
+        raise OSError(
+            f"{size / 1e6:.0f} MB do not fit on the disk of {target.parent}: "
+            f"{free / 1e6:.0f} MB free"
+        )
+    with (
+        _socket_timeout(TIMEOUT),
+        tqdm(total=size or None, unit="B", unit_scale=True, desc=target.name) as bar,
+    ):
 
         def advance(current: int, total: int, width: int) -> None:
             bar.update(current - bar.n)

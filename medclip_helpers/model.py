@@ -21,7 +21,8 @@ from transformers.utils import ModelOutput
 
 from .losses import info_nce_loss
 
-# The published model keeps exp(logit_scale) in [1, 100], as CLIP does (Radford et al. 2021, section 2.5).
+# The published model keeps exp(logit_scale) in [1, 100], as CLIP does (Radford et al. 2021,
+# section 2.5).
 MAX_LOGIT_SCALE = math.log(100.0)
 
 # Output names of the published package -> the field's names, which this package uses.
@@ -98,7 +99,7 @@ class MedCLIPVisionEncoder(nn.Module):
         return pixel_values.expand(-1, channels, -1, -1)
 
     def forward_features(self, pixel_values: Tensor) -> Tensor:
-        """The last feature map, (images, features, h, w); its mean over positions is what is projected.
+        """The last feature map, (images, features, h, w), whose mean over positions is projected.
 
         pixel_values: (images, 1 or 3, height, width).
         """
@@ -192,17 +193,17 @@ class MedCLIPModel(nn.Module):
         return self.logit_scale.device
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """(images, 1 or 3, height, width) -> (images, dim), unit length. Moves to the model's device."""
+        """(images, 1 or 3, height, width), on any device -> (images, dim), unit length."""
         return F.normalize(self.vision_model(pixel_values.to(self.device)), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(texts, tokens) -> (texts, dim), unit length. Moves to the model's device."""
+        """(texts, tokens), on any device -> (texts, dim), unit length."""
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.device)
         return F.normalize(self.text_model(input_ids.to(self.device), attention_mask), dim=-1)
 
     def compute_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-        """(images, dim) and (texts, dim), unit length -> (images, texts): scaled cosine similarity."""
+        """Scaled cosine similarity: (images, dim), (texts, dim), unit length -> (images, texts)."""
         scale = self.logit_scale.clamp(0, MAX_LOGIT_SCALE).exp()
         return scale * image_embeds @ text_embeds.T
 
@@ -233,7 +234,7 @@ class MedCLIPModel(nn.Module):
         )
 
     def from_pretrained(self, input_dir: str | Path | None = None) -> MedCLIPModel:
-        """Fill this model's weights in place and return it.
+        """Fill this model's weights in place, put it in eval mode and return it.
 
         input_dir: a folder, `.bin`, `.safetensors` or `.zip` file; None downloads (once) the
             published weights for this model's vision encoder.

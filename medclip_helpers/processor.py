@@ -124,7 +124,9 @@ class MedCLIPProcessor:
         """What `save_pretrained` wrote; parts that the folder lacks are the published ones."""
         folder = Path(folder)
         config = folder / "preprocessor_config.json"
-        image_processor = MedCLIPImageProcessor(**json.loads(config.read_text())) if config.is_file() else None
+        image_processor = (
+            MedCLIPImageProcessor(**json.loads(config.read_text())) if config.is_file() else None
+        )
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
         tokenizer = BertTokenizer.from_pretrained(folder) if has_tokenizer else None
         return cls(image_processor, tokenizer, **tokenizer_source)

@@ -41,7 +41,9 @@ def read_radiograph(source) -> Image.Image:
             if file is not source:
                 file.close()
     except UnidentifiedImageError as error:
-        raise ValueError(f"cannot read {name} as a radiograph: not a PNG, JPEG or DICOM file") from error
+        raise ValueError(
+            f"cannot read {name} as a radiograph: not a PNG, JPEG or DICOM file"
+        ) from error
     except Exception as error:  # decoders raise many kinds for a damaged file
         raise ValueError(f"cannot read {name} as a radiograph: {error}") from error
 

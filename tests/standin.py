@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import BertConfig
 
 from medclip_helpers.checkpoints import PUBLISHED, fill_weights
-from medclip_helpers.model import MedCLIPModel
+from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPProcessor
 
 PARITY = Path(__file__).parent / "parity"
@@ -23,7 +24,7 @@ _spec.loader.exec_module(_weights)
 
 
 def standin_state_dict(name: str, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A checkpoint in the published format: 434 (vit) or 521 (resnet) names less the index buffers."""
+    """A checkpoint in the published format, for "vit" or "resnet"."""
     spec = json.loads((PARITY / f"spec-{name}.json").read_text())
     return _weights.state_dict_from_spec(spec, seed)
 
@@ -41,7 +42,7 @@ def standin_processor() -> MedCLIPProcessor:
 
 @pytest.fixture(scope="session")
 def standin_checkpoint(tmp_path_factory):
-    """name -> a folder with pytorch_model.bin and the stand-in vocabulary, as a user would keep it."""
+    """name -> a folder with pytorch_model.bin and the stand-in vocabulary."""
 
     @functools.cache
     def write(name: str) -> Path:
@@ -63,3 +64,22 @@ def standin_model(standin_checkpoint):
         return fill_weights(model, standin_checkpoint(name)).eval()
 
     return build
+
+
+@pytest.fixture
+def small_model(standin_processor) -> MedCLIPModel:
+    """A random model of a few hundred kilobytes, in eval mode, for the stand-in vocabulary."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vision = MedCLIPVisionEncoder("test_resnet", projection_dim=64)
+        text = MedCLIPTextModel(
+            BertConfig(
+                vocab_size=len(standin_processor.tokenizer),
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                intermediate_size=64,
+            ),
+            projection_dim=64,
+        )
+        return MedCLIPModel(vision, text).eval()

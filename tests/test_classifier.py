@@ -1,0 +1,168 @@
+"""Prompt classification: what is encoded how often, what is kept, the table over many images."""
+
+import numpy as np
+import pytest
+import torch
+from medclip_helpers.prompts import process_class_prompts
+from PIL import Image
+from standin import PARITY
+
+from medclip_helpers.classifier import PromptClassifier, classify_images
+
+PROMPTS = {
+    "Edema": ["mild pulmonary edema", "moderate interstitial pulmonary edema"],
+    "Cardiomegaly": ["cardiac silhouette enlarged"],
+}
+
+
+@pytest.fixture
+def prompt_inputs(standin_processor):
+    return process_class_prompts(PROMPTS, standin_processor.tokenizer)
+
+
+@pytest.fixture
+def encoded(small_model, monkeypatch):
+    """Counts of what the model encodes: {"image": rows, "text": rows}."""
+    counts = {"image": 0, "text": 0}
+    for kind in counts:
+        method = getattr(small_model, f"encode_{kind}")
+
+        def counting(values, *args, kind=kind, method=method):
+            counts[kind] += len(values)
+            return method(values, *args)
+
+        monkeypatch.setattr(small_model, f"encode_{kind}", counting)
+    return counts
+
+
+@pytest.fixture
+def pixel_values():
+    return torch.randn(5, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def test_logits_are_mean_or_maximum_over_prompts(small_model, prompt_inputs, pixel_values):
+    mean = PromptClassifier(small_model)(pixel_values, prompt_inputs)
+    best = PromptClassifier(small_model, ensemble=False)(pixel_values, prompt_inputs)
+    assert mean["class_names"] == ["Edema", "Cardiomegaly"]
+    for i, name in enumerate(mean["class_names"]):
+        images = small_model.encode_image(pixel_values)
+        texts = small_model.encode_text(**prompt_inputs[name])
+        expected = small_model.logit_scale.exp() * images @ texts.T
+        torch.testing.assert_close(mean["prompt_logits"][name], expected)
+        torch.testing.assert_close(mean["logits"][:, i], expected.mean(1))
+        torch.testing.assert_close(best["logits"][:, i], expected.max(1).values)
+
+
+def test_each_image_and_each_prompt_is_encoded_once(
+    small_model, encoded, prompt_inputs, pixel_values
+):
+    classifier = PromptClassifier(small_model, batch_size=2)
+    classifier(pixel_values, prompt_inputs)
+    assert encoded == {"image": 5, "text": 3}
+    classifier(pixel_values, prompt_inputs)
+    assert encoded == {"image": 10, "text": 3}
+
+
+def test_batches_do_not_change_the_result(small_model, prompt_inputs, pixel_values):
+    whole = PromptClassifier(small_model)(pixel_values, prompt_inputs)["logits"]
+    parts = PromptClassifier(small_model, batch_size=2)(pixel_values, prompt_inputs)["logits"]
+    torch.testing.assert_close(parts, whole)
+
+
+@pytest.mark.parametrize("change", ["optimizer", "load", "prompts", "train", "data"])
+def test_kept_prompts_are_dropped(change, small_model, encoded, prompt_inputs, pixel_values):
+    classifier = PromptClassifier(small_model).eval()
+    before = classifier(pixel_values, prompt_inputs)["logits"]
+    if change == "optimizer":
+        optimizer = torch.optim.SGD(small_model.text_model.parameters(), lr=0.1)
+        small_model.encode_text(**prompt_inputs["Edema"]).sum().backward()
+        optimizer.step()
+    elif change == "load":
+        state = {k: v + 0.01 for k, v in small_model.state_dict().items() if v.is_floating_point()}
+        small_model.load_state_dict(state, strict=False)
+    elif change == "data":
+        weight = small_model.text_model.projection_head.weight
+        weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+    elif change == "prompts":
+        prompt_inputs = {"Edema": prompt_inputs["Edema"], "Other": prompt_inputs["Edema"]}
+    else:
+        classifier.train()
+        classifier.eval()
+    encoded["text"] = 0
+    after = classifier(pixel_values, prompt_inputs)["logits"]
+    assert encoded["text"] > 0
+    assert after.equal(before) == (change == "train")
+
+
+def test_train_mode_keeps_nothing_and_lets_gradients_through(
+    small_model, prompt_inputs, pixel_values
+):
+    classifier = PromptClassifier(small_model).train()
+    classifier(pixel_values, prompt_inputs)["logits"].sum().backward()
+    assert small_model.text_model.projection_head.weight.grad.abs().sum() > 0
+    assert classifier._cache is None
+
+
+def test_what_was_kept_in_inference_mode_serves_training(small_model, prompt_inputs, pixel_values):
+    classifier = PromptClassifier(small_model)
+    with torch.inference_mode():
+        classifier(pixel_values, prompt_inputs)
+    classifier(pixel_values, prompt_inputs)["logits"].sum().backward()
+
+
+def test_no_prompts_is_an_error(small_model, pixel_values):
+    with pytest.raises(ValueError, match="prompt_inputs is empty"):
+        PromptClassifier(small_model)(pixel_values, {})
+
+
+def test_table_over_many_images(small_model, standin_processor, prompt_inputs, tmp_path):
+    good = PARITY / "image.png"
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    array = np.asarray(Image.open(good))
+    table = classify_images(
+        small_model,
+        standin_processor,
+        [good, bad, tmp_path / "missing.png", array],
+        PROMPTS,
+        spread=True,
+        batch_size=2,
+        progress=False,
+    )
+    assert list(table.columns) == [
+        "image", "Edema", "Cardiomegaly", "Edema sd", "Cardiomegaly sd", "predicted", "status",
+    ]  # fmt: skip
+    assert list(table["image"]) == [str(good), str(bad), str(tmp_path / "missing.png"), 3]
+    assert list(table["status"] == "ok") == [True, False, False, True]
+    assert "not a PNG" in table["status"][1] and "no image file" in table["status"][2]
+    assert table.loc[[1, 2], ["Edema", "predicted"]].isna().all(axis=None)
+    expected = PromptClassifier(small_model)(
+        standin_processor(images=good)["pixel_values"], prompt_inputs
+    )
+    for row in (0, 3):
+        scores = table.loc[row, ["Edema", "Cardiomegaly"]].to_numpy(float)
+        np.testing.assert_allclose(scores, expected["logits"][0].detach(), rtol=1e-5)
+        assert table["predicted"][row] == ["Edema", "Cardiomegaly"][scores.argmax()]
+        assert table["Cardiomegaly sd"][row] == 0  # one prompt has no spread
+    sd = expected["prompt_logits"]["Edema"][0].std(correction=0).item()
+    assert table["Edema sd"][0] == pytest.approx(sd, rel=1e-4)
+
+
+def test_all_images_unreadable_is_still_a_table(small_model, standin_processor, tmp_path):
+    table = classify_images(
+        small_model, standin_processor, [tmp_path / "a.png"], PROMPTS, progress=False
+    )
+    assert len(table) == 1 and table["status"][0] != "ok"
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "expected"),
+    [
+        ([], PROMPTS, "images is empty"),
+        (["a.png"], {"status": ["edema"]}, "class name 'status' is taken"),
+        (["a.png"], {"Edema": []}, "Edema"),
+    ],
+)
+def test_bad_arguments(small_model, standin_processor, images, prompts, expected):
+    with pytest.raises(ValueError, match=expected):
+        classify_images(small_model, standin_processor, images, prompts, progress=False)

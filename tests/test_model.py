@@ -1,0 +1,143 @@
+"""The model's own promises: outputs, gradients, devices, and a light import."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from standin import PARITY
+
+import medclip_helpers
+from medclip_helpers.model import (
+    MedCLIPModel,
+    MedCLIPOutput,
+    MedCLIPTextModel,
+    MedCLIPVisionEncoder,
+)
+from medclip_helpers.processor import MedCLIPProcessor
+
+
+@pytest.fixture
+def inputs(standin_processor):
+    return standin_processor(
+        text=["no edema", "small left pleural effusion"], images=[PARITY / "image.png"] * 2
+    )
+
+
+def test_outputs_under_both_names(small_model, inputs):
+    outputs = small_model(**inputs, return_loss=True)
+    assert outputs.logits_per_image.shape == (2, 2)
+    assert outputs.logits is outputs["logits"] is outputs.logits_per_image
+    assert outputs.img_embeds is outputs["img_embeds"] is outputs.get("image_embeds")
+    assert outputs.loss_value is outputs["loss_value"] is outputs.loss
+    assert list(outputs) == [
+        "loss", "logits_per_image", "logits_per_text", "image_embeds", "text_embeds",
+    ]  # fmt: skip
+    with pytest.raises(AttributeError, match="no attribute 'image_embedding'"):
+        outputs.image_embedding  # noqa: B018
+    torch.testing.assert_close(outputs.image_embeds.norm(dim=1), torch.ones(2))
+    torch.testing.assert_close(outputs.text_embeds.norm(dim=1), torch.ones(2))
+
+
+def test_no_loss_unless_asked(small_model, inputs):
+    assert small_model(**inputs).loss is None
+    assert MedCLIPOutput().loss_value is None
+
+
+def test_loss_reaches_every_weight_that_is_used(small_model, inputs):
+    small_model(**inputs, return_loss=True).loss.backward()
+    without = {n for n, p in small_model.named_parameters() if p.grad is None}
+    # BERT's pooler is part of the published checkpoint, but MedCLIP pools hidden states itself.
+    assert without == {"text_model.model.pooler.dense.weight", "text_model.model.pooler.dense.bias"}
+
+
+def test_logit_scale_stays_within_1_and_100(small_model):
+    embeds = torch.eye(2)
+    for value, expected in [(10.0, 100.0), (-1.0, 1.0)]:
+        small_model.logit_scale.data.fill_(value)
+        assert small_model.compute_logits(embeds, embeds)[0, 0].item() == pytest.approx(expected)
+
+
+def test_padding_is_part_of_a_text_embedding(small_model, standin_processor):
+    """The published pooling averages over padding too; the docstring says so, and so it is."""
+    ids = standin_processor(text=["no edema"])
+    padded = standin_processor(text=["no edema"], padding="max_length", max_length=20)
+    short, long = (small_model.encode_text(**x) for x in (ids, padded))
+    assert (short - long).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kwargs"),
+    [("test_resnet", {}), ("test_resnet", {"in_chans": 1}), ("swin_tiny_patch4_window7_224", {})],
+)
+def test_projected_mean_of_the_feature_map_is_the_embedding(backbone, kwargs):
+    encoder = MedCLIPVisionEncoder(backbone, **kwargs).eval()
+    pixel_values = torch.randn(2, 1, 224, 224)
+    features = encoder.forward_features(pixel_values)
+    torch.testing.assert_close(
+        encoder.projection_head(features.mean((2, 3))), encoder(pixel_values), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(encoder(pixel_values.expand(-1, 3, -1, -1)), encoder(pixel_values))
+
+
+def test_bad_pixel_values_and_backbones_without_positions():
+    with pytest.raises(ValueError, match=r"got \(1, 2, 64, 64\)"):
+        MedCLIPVisionEncoder("test_resnet")(torch.zeros(1, 2, 64, 64))
+    encoder = MedCLIPVisionEncoder("test_vit")
+    with pytest.raises(ValueError, match="'test_vit' ends in shape"):
+        encoder.forward_features(torch.zeros(1, 3, 160, 160))
+
+
+def test_vision_class_or_ready_encoder():
+    text = MedCLIPTextModel.__new__(MedCLIPTextModel)
+    torch.nn.Module.__init__(text)
+    encoder = MedCLIPVisionEncoder("test_resnet")
+    assert MedCLIPModel(encoder, text).vision_model is encoder
+    assert "Untrained" in MedCLIPModel(encoder, text).note
+
+
+def test_processor_inputs(standin_processor):
+    with pytest.raises(ValueError, match="give text, images or both"):
+        standin_processor()
+    with pytest.raises(ValueError, match="non-empty list"):
+        standin_processor(text=[])
+    with pytest.raises(ValueError, match="images is empty"):
+        standin_processor(images=[])
+    with pytest.raises(ValueError, match="only 'pt'"):
+        standin_processor(text="edema", return_tensors="np")
+    long = standin_processor(text="edema " * 200)
+    assert long["input_ids"].shape == (1, 77)
+    assert standin_processor(images=PARITY / "image.png")["pixel_values"].shape == (1, 1, 224, 224)
+
+
+def test_images_need_no_tokenizer():
+    processor = MedCLIPProcessor(mirror="http://127.0.0.1:9")
+    assert "input_ids" not in processor(images=PARITY / "image.png")
+
+
+def test_import_is_light():
+    heavy = [
+        "torch",
+        "transformers",
+        "timm",
+        "matplotlib",
+        "ipywidgets",
+        "sklearn",
+        "pandas",
+        "nltk",
+    ]
+    code = f"import sys, medclip_helpers; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    for name in medclip_helpers.__all__:
+        assert getattr(medclip_helpers, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'MedCLIP'"):
+        medclip_helpers.MedCLIP  # noqa: B018
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_inputs_move_to_the_models_device(small_model, inputs):
+    assert small_model.cuda()(**inputs).logits.device.type == "cuda"
