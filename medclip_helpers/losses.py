@@ -55,7 +55,7 @@ def info_nce_loss(logits_per_image: Tensor) -> Tensor:
 def label_similarity(image_labels: Tensor, text_labels: Tensor, kind: str = "cosine") -> Tensor:
     """How much the findings of each image and each text agree.
 
-    image_labels: (images, labels), text_labels: (texts, labels); finite numbers.
+    image_labels: (images, labels), text_labels: (texts, labels); NaN, not mentioned, counts as 0.
     kind: "cosine", the paper's, in [-1, 1], where a vector of zeros is similar to nothing (0); or
         "dot", the raw product that the published code uses.
 
@@ -66,15 +66,12 @@ def label_similarity(image_labels: Tensor, text_labels: Tensor, kind: str = "cos
             f"image_labels {tuple(image_labels.shape)} and text_labels {tuple(text_labels.shape)}: "
             "expected (images, labels) and (texts, labels)"
         )
-    image_labels, text_labels = image_labels.float(), text_labels.float()
+    if kind not in ("cosine", "dot"):
+        raise ValueError(f"unknown kind of label similarity {kind!r}: expected 'cosine' or 'dot'")
+    image_labels, text_labels = (x.float().nan_to_num(0) for x in (image_labels, text_labels))
     if kind == "cosine":
         # normalize divides by at least 1e-12, so that zeros stay zeros.
-        image_labels, text_labels = (
-            F.normalize(image_labels, dim=1),
-            F.normalize(text_labels, dim=1),
-        )
-    elif kind != "dot":
-        raise ValueError(f"unknown kind of label similarity {kind!r}: expected 'cosine' or 'dot'")
+        image_labels, text_labels = (F.normalize(x, dim=1) for x in (image_labels, text_labels))
     return image_labels @ text_labels.T
 
 
