@@ -157,7 +157,7 @@ class SimilarityExplorer:
             self.image, self.upload, self.preset, self.texts, hint, self.score, self.temperature,
             self.view, self.map_text,
         ]  # fmt: skip
-        left = widgets.VBox(controls, layout=widgets.Layout(width="340px", flex="0 0 auto"))
+        left = widgets.VBox(controls, layout=widgets.Layout(width="310px", flex="0 0 auto"))
         right = widgets.VBox(
             [self.status, self.picture, self.downloads, about],
             layout=widgets.Layout(flex="1 1 420px", min_width="0", padding="0 0 0 12px"),
@@ -346,7 +346,7 @@ class SimilarityExplorer:
     def _say(self, message: str, *, error: bool = False, busy: bool = False) -> None:
         text = html.escape(message)
         if error:
-            kept = " The picture shows the last valid result." if self.figure is not None else ""
+            kept = "<br>The picture shows the last valid result." if self.figure is not None else ""
             # Own ink and paper: readable in light and dark themes.
             style = "background:#fdecea;color:#611a15;padding:4px 8px;border-left:4px solid #D55E00"
             text = f"<div role='alert' style='{style};line-height:1.4'>{text}<i>{kept}</i></div>"

@@ -92,6 +92,13 @@ def _name_rows(axes, names: Sequence[str], width: int = 34, lines: int = 4) -> N
     labels = [_wrap(name, width, lines) for name in names]
     axes.set_yticks(range(len(names)), labels, fontsize=9, parse_math=False)
     axes.tick_params(axis="y", length=0)
+    # Constrained layout measures names before square cells shrink the axes; this corner stays put.
+    axes.set_anchor("SW")
+
+
+def _names_width(names: Sequence[str], width: int) -> float:
+    """Inches that wrapped names take: 9 point letters are about 0.075 inches wide."""
+    return 0.075 * max(len(line) for name in names for line in _wrap(name, width).split("\n"))
 
 
 class _Rows:
@@ -105,7 +112,7 @@ class _Rows:
 
     def draw(self, axes) -> None:
         axes.set_yticks(self.centres, self.labels, fontsize=9, parse_math=False)
-        axes.set_ylim(self.height, 0)
+        axes.set_ylim(max(self.height, 2.0), 0)  # a single bar stays a bar, not a wall
         axes.tick_params(axis="y", length=0)
 
 
@@ -133,7 +140,7 @@ def plot_similarities(
     order = np.argsort(-scores, kind="stable")
     names = [texts[i] for i in order]
     rows = _Rows(names)
-    figure = _figure(9, max(3.2, rows.height + 0.9), note)
+    figure = _figure(7.8, max(3, rows.height + 0.9), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     _show_image(left, image, title)
     colors = [BEST] + [OTHER] * (len(names) - 1)
@@ -142,7 +149,7 @@ def plot_similarities(
     rows.draw(right)
     right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
     right.margins(x=0.18)
-    right.set_xlabel(xlabel)
+    right.set_xlabel(_wrap(xlabel, 46), parse_math=False)
     _tidy(right)
     return figure
 
@@ -178,8 +185,10 @@ def plot_similarity_matrix(
     _check("similarity", similarity, (len(images), len(texts)), "images, texts")
     rows, columns = len(texts), len(images)
     cell = min(0.8, max(0.34, 6 / columns))
-    width = 5 + cell * columns
-    figure = _figure(max(width, 5.5), cell * (rows + 1) + 0.8, note)
+    lines = max(1, int((cell - 0.04) / 0.15))
+    wrap = 32 if lines > 2 else 44
+    width = max(4, _names_width(texts, wrap) + cell * columns + 1.2)
+    figure = _figure(width, cell * (rows + 1) + 1, note)
     axes = figure.subplots()
     mesh = axes.imshow(similarity.T, cmap=SEQUENTIAL)
     for column, image in enumerate(images):
@@ -191,11 +200,11 @@ def plot_similarity_matrix(
     _write_cells(axes, similarity.T, mesh, ".2f" if cell > 0.5 else None)
     for i, j in _pairs(labels, similarity.shape):
         axes.add_patch(_frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
-    lines = max(1, int((cell - 0.04) / 0.15))
-    _name_rows(axes, texts, 34 if lines > 2 else 46, lines)
+    _name_rows(axes, texts, wrap, lines)
     axes.set(xlim=(-0.55, columns - 0.45), ylim=(rows - 0.45, -1.55), xticks=[])
     axes.spines[:].set_visible(False)
-    figure.colorbar(mesh, ax=axes, label=title, shrink=0.7)
+    axes.set_title(_wrap(title, int(9 * figure.get_figwidth())), fontsize=10, parse_math=False)
+    figure.colorbar(mesh, ax=axes, shrink=0.7, panchor=False)
     return figure
 
 
@@ -252,7 +261,7 @@ def plot_class_scores(
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
     rows = _Rows(names, 24, gap=0.3)
-    figure = _figure(9, max(3.2, rows.height + 1.1), note)
+    figure = _figure(7.8, max(3, rows.height + 1.1), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     _show_image(left, image, title)
     for y, name in zip(rows.centres, names, strict=True):
@@ -265,7 +274,7 @@ def plot_class_scores(
     right.scatter([], [], s=22, color=OTHER, label="one prompt")
     right.grid(axis="x", alpha=0.3)
     rows.draw(right)
-    right.set_xlabel(xlabel)
+    right.set_xlabel(_wrap(xlabel, 46), parse_math=False)
     right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     _tidy(right)
     return figure
@@ -338,9 +347,9 @@ def plot_targets(
     """
     rows, columns = len(row_labels), len(column_labels)
     cell = min(0.62, max(0.3, 4 / columns))
-    names = max(len(line) for name in row_labels for line in _wrap(name, 22).split("\n")) * 0.075
-    width = names + len(targets) * (cell * columns + 0.9)
-    figure = _figure(max(width, 5), cell * rows + 2.6, note)
+    width = _names_width(row_labels, 22) + len(targets) * (cell * columns + 0.9)
+    height = _names_width(column_labels, 22) + cell * rows + 1
+    figure = _figure(max(width, 4), height, note)
     for i, (panel, (title, values)) in enumerate(
         zip(figure.subplots(1, len(targets), squeeze=False)[0], targets.items(), strict=True)
     ):
@@ -354,7 +363,7 @@ def plot_targets(
         _name_rows(panel, row_labels if i == 0 else [""] * rows, 22)
         panel.set_ylim(rows - 0.5, -0.5)
         panel.set_title(_wrap(title, max(12, int(cell * columns * 9))), fontsize=10, parse_math=False)
-        figure.colorbar(mesh, ax=panel, shrink=0.6)
+        figure.colorbar(mesh, ax=panel, shrink=0.6, panchor=False)
     return figure
 
 
@@ -403,7 +412,9 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
     _check("matrix", matrix, (len(class_names),) * 2, "true class, predicted class")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.85 * len(class_names)
-    figure = _figure(size + 3.2, size + 1.8, note)
+    figure = _figure(
+        size + _names_width(class_names, 18) + 1.5, size + _names_width(class_names, 14) + 0.9, note
+    )
     axes = figure.subplots()
     mesh = axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1)
     cells = [[f"{n:g}\n{s:.0%}" for n, s in zip(*row, strict=True)] for row in zip(matrix, share, strict=True)]
@@ -412,7 +423,7 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
     _name_rows(axes, class_names, 18)
     axes.set(ylim=(len(ticks) - 0.5, -0.5), xlabel="predicted", ylabel="true", title=title or "")
-    figure.colorbar(mesh, ax=axes, label="share of the true class", shrink=0.8)
+    figure.colorbar(mesh, ax=axes, label="share of the true class", shrink=0.8, panchor=False)
     return figure
 
 
@@ -426,9 +437,9 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     contributions = _array(contributions).astype(float)
     if contributions.ndim != 2:
         raise ValueError(f"contributions has shape {contributions.shape}, expected (h, w)")
-    figure = _figure(9, 4.9, note)
+    figure = _figure(7.8, 4.4, note)
     figure.suptitle(
-        f"{_wrap(text, 80, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
+        f"{_wrap(text, 74, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
         fontsize=11, parse_math=False,
     )  # fmt: skip
     left, right = figure.subplots(1, 2)

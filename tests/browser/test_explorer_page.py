@@ -304,4 +304,4 @@ def test_download_of_the_figure_is_the_figure(explorer):
     assert name == "similarity.png"
     assert base64.b64encode(content).decode() in explorer.picture()
     with Image.open(io.BytesIO(content)) as image:
-        assert image.format == "PNG" and image.width >= 800
+        assert image.format == "PNG" and image.width >= 700
