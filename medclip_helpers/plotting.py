@@ -145,7 +145,7 @@ def plot_similarities(
     _show_image(left, image, title)
     colors = [BEST] + [OTHER] * (len(names) - 1)
     bars = right.barh(rows.centres, scores[order], color=colors, height=0.2)
-    right.bar_label(bars, [f"{s:.2f}" for s in scores[order]], padding=3, fontsize=9)
+    right.bar_label(bars, [_number(s) for s in scores[order]], padding=3, fontsize=9)
     rows.draw(right)
     right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
     right.margins(x=0.18)
@@ -197,7 +197,8 @@ def plot_similarity_matrix(
         axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent, origin="lower")
     if selected is not None:
         axes.add_patch(_frame(selected - 0.48, -1.5, 0.96, COLORS[1]))
-    _write_cells(axes, similarity.T, mesh, ".2f" if cell > 0.5 else None)
+    if cell > 0.5:
+        _write_cells(axes, similarity.T, mesh)
     for i, j in _pairs(labels, similarity.shape):
         axes.add_patch(_frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
     _name_rows(axes, texts, wrap, lines)
@@ -236,14 +237,16 @@ def _pairs(labels, shape) -> list[tuple[int, int]]:
     return [(i, int(j)) for i, j in enumerate(labels) if j >= 0]
 
 
-def _write_cells(axes, values: np.ndarray, mesh, fmt: str | None, texts=None) -> None:
-    """Numbers into the cells of an image plot, dark on light and light on dark."""
-    if fmt is None and texts is None:
-        return
+def _number(value: float) -> str:
+    return f"{round(float(value), 2) + 0.0:.2f}"  # adding 0.0 turns -0.00 into 0.00
+
+
+def _write_cells(axes, values: np.ndarray, mesh, texts=None) -> None:
+    """Numbers, or `texts`, into the cells of an image plot, dark on light and light on dark."""
     for row, column in np.ndindex(values.shape):
         red, green, blue, _ = mesh.cmap(mesh.norm(values[row, column]))
         ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        text = texts[row][column] if texts is not None else format(values[row, column], fmt)
+        text = texts[row][column] if texts is not None else _number(values[row, column])
         axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
 
 
@@ -357,7 +360,8 @@ def plot_targets(
         _check(f"targets[{title!r}]", values, (rows, columns), "rows, columns")
         low, high = min(0, values.min()), max(1, values.max())
         mesh = panel.imshow(values, cmap=SEQUENTIAL, vmin=low, vmax=high)
-        _write_cells(panel, values, mesh, ".2f" if cell > 0.4 else None)
+        if cell > 0.4:
+            _write_cells(panel, values, mesh)
         ticks = [_wrap(name, 22, 2) for name in column_labels]
         panel.set_xticks(range(columns), ticks, rotation=90, fontsize=8, parse_math=False)
         _name_rows(panel, row_labels if i == 0 else [""] * rows, 22)
@@ -418,7 +422,7 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
     axes = figure.subplots()
     mesh = axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1)
     cells = [[f"{n:g}\n{s:.0%}" for n, s in zip(*row, strict=True)] for row in zip(matrix, share, strict=True)]
-    _write_cells(axes, share, mesh, None, cells)
+    _write_cells(axes, share, mesh, cells)
     ticks = [_wrap(name, 14) for name in class_names]
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
     _name_rows(axes, class_names, 18)
@@ -456,7 +460,9 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     right.imshow(cells, extent=extent)
     mesh = ScalarMappable(norm, scale)
     right.set_axis_off()
-    figure.colorbar(mesh, ax=right, label="contribution to the cosine", shrink=0.85)
+    right.set_anchor("N")
+    label = "contribution to the cosine"
+    figure.colorbar(mesh, ax=right, label=label, shrink=0.85, panchor=False)
     return figure
 
 

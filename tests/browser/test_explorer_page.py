@@ -218,12 +218,15 @@ def test_temperature_moves_the_softmax(explorer):
     sharp = [float(row["score"]) for row in explorer.numbers()]
     handle = explorer.page.locator(".widget-slider").filter(has_text="Temperature")
     handle = handle.locator(".ui-slider-handle, .noUi-handle").first
-    handle.focus()
-    for _ in range(20):
-        handle.press("ArrowRight")
+    at = handle.bounding_box()
+    x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+    explorer.page.mouse.move(x, y)
+    explorer.page.mouse.down()
+    explorer.page.mouse.move(x + 25, y, steps=5)
+    explorer.page.mouse.up()
     explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.status).to_contain_text("drawn in")
-    time.sleep(1)  # the last of twenty steps
+    time.sleep(1)  # until the last of the steps is drawn
     soft = [float(row["score"]) for row in explorer.numbers()]
     assert sum(sharp) == pytest.approx(1) and sum(soft) == pytest.approx(1)
     assert max(soft) < max(sharp), "a higher temperature is less sure"
