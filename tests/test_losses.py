@@ -83,7 +83,7 @@ def test_semantic_matching_reduces_to_info_nce_for_sharp_identity_targets():
 
 
 def test_temperature_sharpens_the_targets():
-    """The loss is least at the targets themselves: where the logits are similarity / temperature."""
+    """The loss is least where the logits equal similarity / temperature, as the targets do."""
     similarity = label_similarity(random(5, 14, seed=1), random(5, 14, seed=2))
     for temperature in (1.0, 0.1):
         at = {

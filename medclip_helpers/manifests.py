@@ -1,0 +1,210 @@
+"""Manifests, sentence tables, reports and their labels.
+
+Labels are CheXpert's, in the order of `CHEXPERT_LABELS`: 1 present, 0 absent, -1 uncertain, NaN
+(blank in a file) not mentioned.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import nltk
+import numpy as np
+import pandas as pd
+
+from .constants import CHEXPERT_LABELS
+
+LABELS = list(CHEXPERT_LABELS)
+PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
+_PROBLEMS_SHOWN = 20  # in one error message; `check_manifest` returns all
+
+
+def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not paths:
+        raise ValueError("no file given: expected at least one CSV file")
+    return [Path(path).expanduser() for path in paths]
+
+
+def _label_problems(table: pd.DataFrame, path: Path) -> list[str]:
+    problems = []
+    for label in LABELS:
+        numbers = pd.to_numeric(table[label], errors="coerce")
+        wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
+        problems += [
+            f"{path}, row {row + 1}, column {label!r}: {table[label].iat[row]!r}, "
+            "expected 1, 0, -1 or blank"
+            for row in np.flatnonzero(wrong)
+        ]
+    return problems
+
+
+def _read_checked(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """The table and its problems; with a column missing, no other problem is looked for."""
+    table = pd.read_csv(path)
+    missing = [column for column in [*columns, *LABELS] if column not in table.columns]
+    problems = [f"{path}: no column {column!r}" for column in missing]
+    return table, problems or _label_problems(table, path)
+
+
+def _check_images(table: pd.DataFrame, path: Path, root: Path) -> list[str]:
+    problems = []
+    for row, (image, report) in enumerate(zip(table["imgpath"], table["report"], strict=True)):
+        place = f"{path}, row {row + 1}, column 'imgpath'"
+        if pd.isna(image):
+            if pd.isna(report):
+                problems.append(f"{place}: neither an image nor a report")
+        elif not (root / str(image)).is_file():
+            problems.append(f"{place}: no image file {root / str(image)}")
+    return problems
+
+
+def _read_manifest(
+    paths, root: str | Path | None, check_images: bool
+) -> tuple[list[pd.DataFrame], list[str]]:
+    tables, problems = [], []
+    for path in _as_paths(paths):
+        table, found = _read_checked(path, ["imgpath", "subject_id", "report"])
+        folder = Path(root).expanduser() if root is not None else path.parent
+        if "imgpath" in table and "report" in table:
+            found += _check_images(table, path, folder) if check_images else []
+            table["imgpath"] = [
+                image if pd.isna(image) else os.path.join(folder, str(image))
+                for image in table["imgpath"]
+            ]
+        tables.append(table)
+        problems += found
+    return tables, problems
+
+
+def _raise_if(problems: list[str]) -> None:
+    if problems:
+        more = len(problems) - _PROBLEMS_SHOWN
+        shown = [*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+        raise ValueError("\n".join(shown))
+
+
+def check_manifest(
+    paths: str | Path | Sequence[str | Path], root: str | Path | None = None
+) -> list[str]:
+    """Everything that is wrong with manifests, a line each with file, row and column; [] if fine.
+
+    Rows count from 1, the header not counted. Arguments as in `read_manifest`.
+    """
+    return _read_manifest(paths, root, check_images=True)[1]
+
+
+def read_manifest(
+    paths: str | Path | Sequence[str | Path],
+    root: str | Path | None = None,
+    check_images: bool = True,
+) -> pd.DataFrame:
+    """The published manifests, several joined, as one table.
+
+    paths: CSV files with `imgpath`, `subject_id`, `report` and the 14 CheXpert columns. A row may
+        lack its report (an image-only source, as CheXpert is) or its image (a text-only one).
+    root: folder that `imgpath` is relative to; by default the manifest's own.
+    check_images: False skips looking for each image file, which takes long on a network drive.
+
+    Returns those columns, `imgpath` joined to the root. Raises ValueError that names file, row and
+    column of each missing column, label outside the four states, and missing image.
+    """
+    tables, problems = _read_manifest(paths, root, check_images)
+    _raise_if(problems)
+    return _joined(tables, ["imgpath", "subject_id", "report"])
+
+
+def read_sentences(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """Labelled sentences: CSV files with `Reports` and the 14 columns. Of repeats the first stays.
+
+    Raises ValueError that names file, row and column of whatever is wrong.
+    """
+    tables, problems = [], []
+    for path in _as_paths(paths):
+        table, found = _read_checked(path, ["Reports"])
+        if "Reports" in table:
+            blank = table["Reports"].isna() | (table["Reports"].astype(str).str.strip() == "")
+            found += [
+                f"{path}, row {row + 1}, column 'Reports': blank" for row in np.flatnonzero(blank)
+            ]
+        tables.append(table)
+        problems += found
+    _raise_if(problems)
+    return _joined(tables, ["Reports"]).drop_duplicates("Reports", ignore_index=True)
+
+
+def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    joined = pd.concat([table[[*columns, *LABELS]] for table in tables], ignore_index=True)
+    return joined.astype(dict.fromkeys(LABELS, np.float32))
+
+
+def normalize_sentence(sentence: str) -> str:
+    """Lower case, word and punctuation tokens apart, ASCII only: the form `split_report` gives."""
+    tokens = nltk.wordpunct_tokenize(sentence.replace("\ufffd\ufffd", " ").lower())
+    ascii_tokens = (token.encode("ascii", "ignore").decode() for token in tokens)
+    return " ".join(token for token in ascii_tokens if token)
+
+
+def split_report(report: str | None) -> list[str]:
+    """Sentences of more than four tokens, as the published code splits and writes them.
+
+    Breaks at ". " and at numbered items; a blank report (None, NaN) has none.
+    Source: medclip 0.0.3, `ImageTextContrastiveDataset._split_report_into_segment`.
+    """
+    if not isinstance(report, str):
+        return []
+    items = re.split(r"[0-9]+\.+[^0-9]", report.replace("\n", " "))
+    sentences = [normalize_sentence(part) for item in items for part in item.split(". ")]
+    return [sentence for sentence in sentences if len(sentence.split()) > 4]
+
+
+def combine_labels(labels: np.ndarray) -> np.ndarray:
+    """The labels of a study from those of its sentences: (sentences, 14) -> (14,).
+
+    Present in one sentence outweighs uncertain, that absent, that not mentioned. No Finding follows
+    CheXpert's rule: present if nothing else but Support Devices is present or uncertain.
+    """
+    labels = np.atleast_2d(labels)
+    combined = np.full(len(LABELS), np.nan, np.float32)
+    for state in (ABSENT, UNCERTAIN, PRESENT):
+        combined[(labels == state).any(axis=0)] = state
+    findings = [label not in ("No Finding", "Support Devices") for label in LABELS]
+    found = np.isin(combined[findings], [PRESENT, UNCERTAIN]).any()
+    combined[LABELS.index("No Finding")] = np.nan if found else PRESENT
+    return combined
+
+
+def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which rows with a report and without any label have their sentences' labels.
+
+    sentences: labels by sentence (`Reports` and the 14 columns), as `label_sentences` returns.
+    A report none of whose sentences is in the table stays unlabelled.
+    """
+    labels_of = labels_by_sentence(sentences)
+    labels = manifest[LABELS].to_numpy(np.float32, copy=True)
+    for row in np.flatnonzero(np.isnan(labels).all(axis=1)):
+        known = [labels_of[s] for s in split_report(manifest["report"].iat[row]) if s in labels_of]
+        if known:
+            labels[row] = combine_labels(np.stack(known))
+    return manifest.assign(**dict(zip(LABELS, labels.T, strict=True)))
+
+
+def encode_labels(labels: np.ndarray, absent: float = 0.0, uncertain: float = 0.0) -> np.ndarray:
+    """Labels as numbers for `label_similarity`: present 1, not mentioned 0, the others as given.
+
+    The defaults are the paper's multi-hot vectors. The published code feeds its files' values
+    unchanged (`uncertain=-1`), by which an uncertain finding is the opposite of a present one.
+    """
+    encoded = np.nan_to_num(labels, nan=0.0).astype(np.float32)
+    encoded[labels == ABSENT] = absent
+    encoded[labels == UNCERTAIN] = uncertain
+    return encoded
+
+
+def labels_by_sentence(sentences: pd.DataFrame) -> dict[str, np.ndarray]:
+    """{normalised sentence: labels (14,)} of a table with `Reports` and the 14 columns."""
+    labels = sentences[LABELS].to_numpy(np.float32)
+    return dict(zip(map(normalize_sentence, sentences["Reports"]), labels, strict=True))
