@@ -75,7 +75,7 @@ def test_kept_prompts_are_dropped(change, small_model, encoded, prompt_inputs, p
     before = classifier(pixel_values, prompt_inputs)["logits"]
     if change == "optimizer":
         optimizer = torch.optim.SGD(small_model.text_model.parameters(), lr=0.1)
-        small_model.encode_text(**prompt_inputs["Edema"]).sum().backward()
+        small_model.encode_text(*prompt_inputs["Edema"].values()).sum().backward()
         optimizer.step()
     elif change == "load":
         state = {k: v + 0.01 for k, v in small_model.state_dict().items() if v.is_floating_point()}
