@@ -51,7 +51,8 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
             "positions, so its similarity is not a sum over them"
         )
     terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
-    return terms / (projected[0, 0].numel() * image_embeds.norm(dim=1)[:, None, None, None])
+    length = image_embeds.norm(dim=1).clamp_min(1e-12)  # as `F.normalize` in `encode_image`
+    return terms / (projected[0, 0].numel() * length[:, None, None, None])
 
 
 class Embedder(NamedTuple):
@@ -110,7 +111,8 @@ def make_embedder(model, processor, batch_size: int = 16) -> Embedder:
         pixel_values = processor(images=picture)["pixel_values"]
         return similarity_map(model, pixel_values, torch.from_numpy(texts([line])))[0, 0].cpu().numpy()
 
-    temperature = float(1 / model.compute_logits(*[torch.ones(1, 1, device=model.device)] * 2))
+    one = torch.ones(1, 1, device=model.device)
+    temperature = 1 / model.compute_logits(one, one).item()
     return Embedder(images, texts, contributions, temperature, getattr(model, "note", None))
 
 
