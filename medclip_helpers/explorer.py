@@ -25,6 +25,7 @@ import pandas as pd
 
 from . import plotting
 from .constants import CHEXPERT_COMPETITION
+from .figures import figure_png
 from .radiograph import find_radiographs, read_radiograph
 
 if TYPE_CHECKING:
@@ -62,18 +63,24 @@ def demo_images() -> dict[str, object]:
     """Name -> drawing: one chest phantom for each finding that the demo world knows."""
     from .demo.phantoms import PHANTOM_FINDINGS, draw_phantom
 
-    chosen = {"drawing, no finding": {}} | {f"drawing, {f.lower()}": {f: 0.8} for f in PHANTOM_FINDINGS}
-    return {name: draw_phantom(i, findings).image for i, (name, findings) in enumerate(chosen.items())}
+    chosen = {"drawing, no finding": {}} | {
+        f"drawing, {f.lower()}": {f: 0.8} for f in PHANTOM_FINDINGS
+    }
+    return {
+        name: draw_phantom(i, findings).image for i, (name, findings) in enumerate(chosen.items())
+    }
 
 
 def split_pair(line: str) -> tuple[str, str]:
-    """"present | absent" -> both texts; a line without a bar gets a negative made from it."""
+    """ "present | absent" -> both texts; a line without a bar gets a negative made from it."""
     positive, bar, negative = (part.strip() for part in line.partition("|"))
     if not positive or (bar and not negative):
         raise ValueError(f"half of the pair is empty in “{line}”: expected “present | absent”")
     if not bar:
         there_is = re.match(r"(there (?:is|are)) (?:an? )?(.+)", positive, re.IGNORECASE)
-        negative = "{} no {}".format(*there_is.groups()) if there_is else f"no evidence of {positive}"
+        negative = (
+            "{} no {}".format(*there_is.groups()) if there_is else f"no evidence of {positive}"
+        )
     return positive, negative
 
 
@@ -132,18 +139,25 @@ class SimilarityExplorer:
 
         def menu(label, options, **more):
             return widgets.Dropdown(
-                description=label, options=options, layout=widgets.Layout(width="98%"), style=style, **more
+                description=label,
+                options=options,
+                layout=widgets.Layout(width="98%"),
+                style=style,
+                **more,
             )
 
         self.image = menu("Radiograph", list(self._images))
         self.upload = widgets.FileUpload(
-            description="Upload PNG, JPEG or DICOM", multiple=True, layout=widgets.Layout(width="98%")
+            description="Upload PNG, JPEG or DICOM",
+            multiple=True,
+            layout=widgets.Layout(width="98%"),
         )
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
         self.texts = widgets.Textarea("\n".join(lines), rows=9, layout=wide)
         self.score = menu("Score", [COSINE, SOFTMAX, PAIR])
         self.temperature = widgets.FloatLogSlider(
-            description="Temperature", value=self.embedder.temperature, min=-2.5, max=0.5, step=0.02,
+            description="Temperature", value=self.embedder.temperature, min=-2.5, max=0.5,
+            step=0.02,
             readout_format=".3f", layout=widgets.Layout(width="98%"), style=style, disabled=True,
         )  # fmt: skip
         self.view = menu("View", [BARS, *([MAP] if has_map else []), MATRIX])
@@ -152,7 +166,9 @@ class SimilarityExplorer:
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.downloads = widgets.HTML()
         about = widgets.HTML(f"<small>{PRIVACY}</small>")
-        hint = widgets.HTML(f"<div style='line-height:1.3'><small>{HINT}</small></div>", layout=wide)
+        hint = widgets.HTML(
+            f"<div style='line-height:1.3'><small>{HINT}</small></div>", layout=wide
+        )
         controls = [
             self.image, self.upload, self.preset, self.texts, hint, self.score, self.temperature,
             self.view, self.map_text,
@@ -163,13 +179,20 @@ class SimilarityExplorer:
             layout=widgets.Layout(flex="1 1 420px", min_width="0", padding="0 0 0 12px"),
         )
         self.page = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        for control in (self.image, self.texts, self.score, self.temperature, self.view, self.map_text):
+        for control in (
+            self.image,
+            self.texts,
+            self.score,
+            self.temperature,
+            self.view,
+            self.map_text,
+        ):
             control.observe(self._changed, names="value")
         self.preset.observe(self._preset_chosen, names="value")
         self.upload.observe(self._uploaded, names="value")
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        """The live page; beside it the picture, for readers without a kernel (GitHub, papermill)."""
+        """The live page; beside it the picture, for readers without a kernel (as on GitHub)."""
         if self._timer is not None:
             self.refresh()
         return {
@@ -260,7 +283,9 @@ class SimilarityExplorer:
             self._say(f"{count} text{'s' if count > 1 else ''}, drawn in {seconds:.2f} s")
 
     def _compute(self):
-        lines = list(dict.fromkeys(line.strip() for line in self.texts.value.splitlines() if line.strip()))
+        lines = list(
+            dict.fromkeys(line.strip() for line in self.texts.value.splitlines() if line.strip())
+        )
         if not lines:
             raise ValueError("There is no text: write one a line.")
         pairs = [split_pair(line) for line in lines] if self.score.value == PAIR else None
@@ -272,8 +297,12 @@ class SimilarityExplorer:
         if not texts:
             raise ValueError("There is no text: write one a line.")
         names = list(self._images) if self.view.value == MATRIX else [self.image.value]
-        images = self._embed(self._image_cache, self.embedder.images, names, self._images.get, "image")
-        embeds = self._embed(self._text_cache, self.embedder.texts, [*texts, *negatives], str, "text")
+        images = self._embed(
+            self._image_cache, self.embedder.images, names, self._images.get, "image"
+        )
+        embeds = self._embed(
+            self._text_cache, self.embedder.texts, [*texts, *negatives], str, "text"
+        )
         cosine = images @ embeds.T  # (images, texts and negatives)
         with self._deaf():
             chosen = self.map_text.value
@@ -288,7 +317,10 @@ class SimilarityExplorer:
             "cosine": cosine[:, : len(texts)].ravel(),
         }
         if pairs:
-            table |= {"negative": np.tile(negatives, len(names)), "negative_cosine": cosine[:, len(texts) :].ravel()}
+            table |= {
+                "negative": np.tile(negatives, len(names)),
+                "negative_cosine": cosine[:, len(texts) :].ravel(),
+            }
         table |= {"score": values.ravel()}
         return pd.DataFrame(table), self._draw(names, labels, values, label)
 
@@ -301,7 +333,7 @@ class SimilarityExplorer:
         return np.stack([cache[key] for key in keys])
 
     def _scores(self, cosine: np.ndarray, count: int) -> tuple[np.ndarray, str]:
-        """(images, texts [and negatives]) cosines -> (images, texts) of the chosen score, its name."""
+        """Cosines (images, texts [and negatives]) -> chosen score (images, texts), its name."""
         temperature = self.temperature.value
         if self.score.value == COSINE:
             return cosine, "cosine similarity"
@@ -333,7 +365,7 @@ class SimilarityExplorer:
         )
 
     def _show(self) -> None:
-        self.picture.value = plotting.figure_png(self.figure)
+        self.picture.value = figure_png(self.figure)
         csv = self.table.to_csv(index=False).encode()
         self.downloads.value = "Download " + " or ".join(
             _link(*link)

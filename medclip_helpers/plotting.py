@@ -2,8 +2,9 @@
 
 Every function takes arrays and names and returns a `matplotlib.figure.Figure`; none touches pyplot,
 so nothing leaks between cells and a widget callback can draw. Colours are Okabe and Ito's ("Color
-Universal Design", 2008), which colour-blind readers can tell apart. Paper and ink follow matplotlib's
-rcParams: black on opaque white unless you say otherwise, readable in Colab's dark theme too.
+Universal Design", 2008), which colour-blind readers can tell apart. Paper and ink follow
+matplotlib's rcParams: black on opaque white unless you say otherwise, readable in Colab's dark
+theme too.
 
 Every function has `note`: a line drawn small at the foot, for what a picture must not be shown
 without ("Demo model, trained on drawings: not a clinical result").
@@ -11,118 +12,38 @@ without ("Demo model, trained on drawings: not a clinical result").
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from PIL import Image
 
+from .figures import (
+    BEST,
+    COLORS,
+    DIVERGING,
+    LINES,
+    OTHER,
+    SEQUENTIAL,
+    Rows,
+    check_shape,
+    frame,
+    literal,
+    name_rows,
+    names_width,
+    new_figure,
+    number,
+    show_image,
+    tidy,
+    to_array,
+    to_radiograph,
+    to_square,
+    wrap,
+    write_cells,
+)
 from .radiograph import read_radiograph
-
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-BEST, OTHER = "#0072B2", "#8FBBD9"
-LINES = ("-", "--", "-.", ":")
-SEQUENTIAL, DIVERGING = "Blues", "RdBu_r"
-
-
-class NotebookFigure(Figure):
-    """A figure that a notebook shows when it is the last line of a cell.
-
-    IPython learns to draw a plain `Figure` only when pyplot is imported; this one brings its own
-    picture, so that it shows in any kernel, and once: it is in no list of open figures.
-    """
-
-    def _repr_png_(self) -> bytes:
-        return figure_png(self)
-
-
-def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG bytes, at its own size and resolution."""
-    buffer = BytesIO()
-    # Level 1 halves the time to a picture in the explorer and costs a tenth in size.
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
-
-
-def _figure(width: float, height: float, note: str | None) -> Figure:
-    """An empty figure, sizes in inches; `note` goes to the foot and keeps its space."""
-    figure = NotebookFigure(figsize=(width, height), dpi=100, layout="constrained")
-    if note:
-        text = _wrap(note, int(width * 16), 3)
-        figure.supxlabel(text, x=0.01, ha="left", fontsize=8, style="italic", parse_math=False)
-    return figure
-
-
-def _wrap(text: str, width: int = 34, lines: int = 4) -> str:
-    return textwrap.fill(str(text), width, max_lines=lines, placeholder=" …")
-
-
-def _array(values) -> np.ndarray:
-    """Anything array-like, tensors on any device included."""
-    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-
-
-def _radiograph(image, limit: int = 512) -> Image.Image:
-    """A path, PIL image, array or tensor (1, h, w) as a grey image of at most `limit` pixels a side."""
-    if not isinstance(image, Image.Image) and hasattr(image, "shape"):
-        image = _array(image)
-        while image.ndim > 2 and image.shape[0] in (1, 3):
-            image = image[0]
-    image = read_radiograph(image)
-    image.thumbnail((limit, limit))
-    return image
-
-
-def _show_image(axes, image, title: str | None = None) -> None:
-    axes.imshow(_radiograph(image), cmap="gray", vmin=0, vmax=255)
-    axes.set_axis_off()
-    axes.set_anchor("N")
-    if title:
-        axes.set_title(_wrap(title, 32), fontsize=10, parse_math=False)
-
-
-def _name_rows(axes, names: Sequence[str], width: int = 34, lines: int = 4) -> None:
-    """Names of equally high rows 0, 1, ... on the y axis; they wrap."""
-    labels = [_wrap(name, width, lines) for name in names]
-    axes.set_yticks(range(len(names)), labels, fontsize=9, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    # Constrained layout measures names before square cells shrink the axes; this corner stays put.
-    axes.set_anchor("SW")
-
-
-def _names_width(names: Sequence[str], width: int) -> float:
-    """Inches that wrapped names take: 9 point letters are about 0.075 inches wide."""
-    return 0.075 * max(len(line) for name in names for line in _wrap(name, width).split("\n"))
-
-
-class _Rows:
-    """Rows as high as their wrapped names need, first on top; unit of the y axis: inches."""
-
-    def __init__(self, names: Sequence[str], width: int = 34, gap: float = 0.17):
-        self.labels = [_wrap(name, width) for name in names]
-        heights = [gap + 0.14 * (label.count("\n") + 1) for label in self.labels]
-        self.height = sum(heights)
-        self.centres = np.cumsum(heights) - np.asarray(heights) / 2
-
-    def draw(self, axes) -> None:
-        axes.set_yticks(self.centres, self.labels, fontsize=9, parse_math=False)
-        axes.set_ylim(max(self.height, 2.0), 0)  # a single bar stays a bar, not a wall
-        axes.tick_params(axis="y", length=0)
-
-
-def _tidy(axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _check(name: str, array: np.ndarray, shape: tuple[int, ...], meaning: str) -> None:
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}, expected {shape} ({meaning})")
 
 
 def plot_similarities(
@@ -133,24 +54,24 @@ def plot_similarities(
     image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,).
     title: over the image. xlabel: what the scores are.
     """
-    scores = _array(scores).astype(float).reshape(-1)
+    scores = to_array(scores).astype(float).reshape(-1)
     if not texts:
         raise ValueError("texts is empty: expected at least one text")
-    _check("scores", scores, (len(texts),), "one a text")
+    check_shape("scores", scores, (len(texts),), "one a text")
     order = np.argsort(-scores, kind="stable")
     names = [texts[i] for i in order]
-    rows = _Rows(names)
-    figure = _figure(7.8, max(3, rows.height + 0.9), note)
+    rows = Rows(names)
+    figure = new_figure(7.8, max(3, rows.height + 0.9), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
-    _show_image(left, image, title)
+    show_image(left, image, title)
     colors = [BEST] + [OTHER] * (len(names) - 1)
     bars = right.barh(rows.centres, scores[order], color=colors, height=0.2)
-    right.bar_label(bars, [_number(s) for s in scores[order]], padding=3, fontsize=9)
+    right.bar_label(bars, [number(s) for s in scores[order]], padding=3, fontsize=9)
     rows.draw(right)
     right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
     right.margins(x=0.18)
-    right.set_xlabel(_wrap(xlabel, 46), parse_math=False)
-    _tidy(right)
+    right.set_xlabel(wrap(xlabel, 46), parse_math=False)
+    tidy(right)
     return figure
 
 
@@ -181,44 +102,32 @@ def plot_similarity_matrix(
     index of a text for each image (-1 for none), or a boolean array (images, texts).
     selected: index of an image whose thumbnail is framed.
     """
-    similarity = _array(similarity).astype(float)
-    _check("similarity", similarity, (len(images), len(texts)), "images, texts")
+    similarity = to_array(similarity).astype(float)
+    check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
     rows, columns = len(texts), len(images)
     cell = min(0.8, max(0.34, 6 / columns))
     lines = max(1, int((cell - 0.04) / 0.15))
-    wrap = 32 if lines > 2 else 44
-    width = max(4, _names_width(texts, wrap) + cell * columns + 1.2)
-    figure = _figure(width, cell * (rows + 1) + 1, note)
+    letters = 32 if lines > 2 else 44
+    width = max(4, names_width(texts, letters) + cell * columns + 1.2)
+    figure = new_figure(width, cell * (rows + 1) + 1, note)
     axes = figure.subplots()
     mesh = axes.imshow(similarity.T, cmap=SEQUENTIAL)
     for column, image in enumerate(images):
         extent = (column - 0.46, column + 0.46, -0.56, -1.48)
-        square = _square(_radiograph(image, 128))
+        square = to_square(to_radiograph(image, 128))
         axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent, origin="lower")
     if selected is not None:
-        axes.add_patch(_frame(selected - 0.48, -1.5, 0.96, COLORS[1]))
+        axes.add_patch(frame(selected - 0.48, -1.5, 0.96, COLORS[1]))
     if cell > 0.5:
-        _write_cells(axes, similarity.T, mesh)
+        write_cells(axes, similarity.T, mesh)
     for i, j in _pairs(labels, similarity.shape):
-        axes.add_patch(_frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
-    _name_rows(axes, texts, wrap, lines)
+        axes.add_patch(frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
+    name_rows(axes, texts, letters, lines)
     axes.set(xlim=(-0.55, columns - 0.45), ylim=(rows - 0.45, -1.55), xticks=[])
     axes.spines[:].set_visible(False)
-    axes.set_title(_wrap(title, int(9 * figure.get_figwidth())), fontsize=10, parse_math=False)
+    axes.set_title(wrap(title, int(9 * figure.get_figwidth())), fontsize=10, parse_math=False)
     figure.colorbar(mesh, ax=axes, shrink=0.7, panchor=False)
     return figure
-
-
-def _square(image: Image.Image) -> Image.Image:
-    """Centred on black: what the published processor does before it resizes."""
-    side = max(image.size)
-    square = Image.new("L", (side, side))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
-def _frame(x: float, y: float, side: float, color: str) -> Rectangle:
-    return Rectangle((x, y), side, side, fill=False, edgecolor=color, linewidth=2.5, clip_on=False)
 
 
 def _pairs(labels, shape) -> list[tuple[int, int]]:
@@ -229,25 +138,12 @@ def _pairs(labels, shape) -> list[tuple[int, int]]:
         if labels != "diagonal":
             raise ValueError(f"labels={labels!r}: expected 'diagonal', indices or a boolean array")
         return [(i, i) for i in range(min(shape))]
-    labels = _array(labels)
+    labels = to_array(labels)
     if labels.ndim == 2:
-        _check("labels", labels, shape, "images, texts")
+        check_shape("labels", labels, shape, "images, texts")
         return [(int(i), int(j)) for i, j in np.argwhere(labels)]
-    _check("labels", labels, shape[:1], "one index of a text for each image")
+    check_shape("labels", labels, shape[:1], "one index of a text for each image")
     return [(i, int(j)) for i, j in enumerate(labels) if j >= 0]
-
-
-def _number(value: float) -> str:
-    return f"{round(float(value), 2) + 0.0:.2f}"  # adding 0.0 turns -0.00 into 0.00
-
-
-def _write_cells(axes, values: np.ndarray, mesh, texts=None) -> None:
-    """Numbers, or `texts`, into the cells of an image plot, dark on light and light on dark."""
-    for row, column in np.ndindex(values.shape):
-        red, green, blue, _ = mesh.cmap(mesh.norm(values[row, column]))
-        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
-        text = texts[row][column] if texts is not None else _number(values[row, column])
-        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
 
 
 def plot_class_scores(
@@ -260,26 +156,30 @@ def plot_class_scores(
     """
     if not len(prompt_scores):
         raise ValueError("prompt_scores is empty: expected at least one class")
-    scores = {str(name): _array(prompt_scores[name]).astype(float).reshape(-1) for name in prompt_scores}
+    scores = {
+        str(name): to_array(prompt_scores[name]).astype(float).reshape(-1) for name in prompt_scores
+    }
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
-    rows = _Rows(names, 24, gap=0.3)
-    figure = _figure(7.8, max(3, rows.height + 1.1), note)
+    rows = Rows(names, 24, gap=0.3)
+    figure = new_figure(7.8, max(3, rows.height + 1.1), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
-    _show_image(left, image, title)
+    show_image(left, image, title)
     for y, name in zip(rows.centres, names, strict=True):
         values = scores[name]
         # Dots of one class fan out a little, so that equal scores can be counted.
         spread = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else [0.0]
         right.scatter(values, y + np.asarray(spread), s=22, color=OTHER, zorder=2)
-        right.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], linewidth=3, zorder=3)
+        right.plot(
+            [values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], linewidth=3, zorder=3
+        )
     right.plot([], [], color=COLORS[1], linewidth=3, label="mean of the class")
     right.scatter([], [], s=22, color=OTHER, label="one prompt")
     right.grid(axis="x", alpha=0.3)
     rows.draw(right)
-    right.set_xlabel(_wrap(xlabel, 46), parse_math=False)
+    right.set_xlabel(wrap(xlabel, 46), parse_math=False)
     right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    _tidy(right)
+    tidy(right)
     return figure
 
 
@@ -292,32 +192,36 @@ def plot_embedding_map(
     image_embeds: (images, dim). text_embeds: (texts, dim). image_labels, text_labels: a name each.
     method: "pca", or "umap" (package umap-learn; its layout depends on `seed`).
     """
-    image_embeds, text_embeds = _array(image_embeds), _array(text_embeds)
-    _check("image_labels", np.asarray(image_labels), image_embeds.shape[:1], "one an image")
-    _check("text_labels", np.asarray(text_labels), text_embeds.shape[:1], "one a text")
+    image_embeds, text_embeds = to_array(image_embeds), to_array(text_embeds)
+    check_shape("image_labels", np.asarray(image_labels), image_embeds.shape[:1], "one an image")
+    check_shape("text_labels", np.asarray(text_labels), text_embeds.shape[:1], "one a text")
     points, axis_names = _project(np.concatenate([image_embeds, text_embeds]), method, seed)
-    kinds = [(points[: len(image_embeds)], image_labels, "image", dict(marker="o", s=22, alpha=0.75))]
-    kinds += [(points[len(image_embeds) :], text_labels, "text", dict(marker="X", s=80, edgecolor="black"))]
+    kinds = [
+        (points[: len(image_embeds)], image_labels, "image", dict(marker="o", s=22, alpha=0.75))
+    ]
+    kinds += [
+        (
+            points[len(image_embeds) :],
+            text_labels,
+            "text",
+            dict(marker="X", s=80, edgecolor="black"),
+        )
+    ]
     names = list(dict.fromkeys([*image_labels, *text_labels]))
-    figure = _figure(8, 5, note)
+    figure = new_figure(8, 5, note)
     axes = figure.subplots()
     for at, labels, _, style in kinds:
         for i, name in enumerate(names):
             chosen = np.asarray(labels) == name
             axes.scatter(*at[chosen].T, color=COLORS[i % len(COLORS)], linewidths=0.6, **style)
     for i, name in enumerate(names):
-        axes.scatter([], [], marker="s", color=COLORS[i % len(COLORS)], label=_wrap(name, 24))
+        axes.scatter([], [], marker="s", color=COLORS[i % len(COLORS)], label=wrap(name, 24))
     for _, _, kind, style in kinds:
         axes.scatter([], [], color="gray", label=kind, **style)
     axes.set(xlabel=axis_names[0], ylabel=axis_names[1], title=title or "")
-    _literal(axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False))
-    _tidy(axes)
+    literal(axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False))
+    tidy(axes)
     return figure
-
-
-def _literal(legend) -> None:
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a "$" in a name is a dollar
 
 
 def _project(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tuple[str, str]]:
@@ -326,7 +230,9 @@ def _project(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tu
         try:
             from umap import UMAP
         except ImportError as error:
-            raise ImportError("method='umap' needs the package umap-learn; 'pca' needs none") from error
+            raise ImportError(
+                "method='umap' needs the package umap-learn; 'pca' needs none"
+            ) from error
         neighbors = min(15, len(points) - 1)
         plane = UMAP(n_neighbors=neighbors, random_state=seed, n_jobs=1).fit_transform(points)
         return plane, ("UMAP 1", "UMAP 2")
@@ -350,41 +256,43 @@ def plot_targets(
     """
     rows, columns = len(row_labels), len(column_labels)
     cell = min(0.62, max(0.3, 4 / columns))
-    width = _names_width(row_labels, 22) + len(targets) * (cell * columns + 0.9)
-    height = _names_width(column_labels, 22) + cell * rows + 1
-    figure = _figure(max(width, 4), height, note)
+    width = names_width(row_labels, 22) + len(targets) * (cell * columns + 0.9)
+    height = names_width(column_labels, 22) + cell * rows + 1
+    figure = new_figure(max(width, 4), height, note)
     for i, (panel, (title, values)) in enumerate(
         zip(figure.subplots(1, len(targets), squeeze=False)[0], targets.items(), strict=True)
     ):
-        values = _array(values).astype(float)
-        _check(f"targets[{title!r}]", values, (rows, columns), "rows, columns")
+        values = to_array(values).astype(float)
+        check_shape(f"targets[{title!r}]", values, (rows, columns), "rows, columns")
         low, high = min(0, values.min()), max(1, values.max())
         mesh = panel.imshow(values, cmap=SEQUENTIAL, vmin=low, vmax=high)
         if cell > 0.4:
-            _write_cells(panel, values, mesh)
-        ticks = [_wrap(name, 22, 2) for name in column_labels]
+            write_cells(panel, values, mesh)
+        ticks = [wrap(name, 22, 2) for name in column_labels]
         panel.set_xticks(range(columns), ticks, rotation=90, fontsize=8, parse_math=False)
-        _name_rows(panel, row_labels if i == 0 else [""] * rows, 22)
+        name_rows(panel, row_labels if i == 0 else [""] * rows, 22)
         panel.set_ylim(rows - 0.5, -0.5)
-        panel.set_title(_wrap(title, max(12, int(cell * columns * 9))), fontsize=10, parse_math=False)
+        panel.set_title(
+            wrap(title, max(12, int(cell * columns * 9))), fontsize=10, parse_math=False
+        )
         figure.colorbar(mesh, ax=panel, shrink=0.6, panchor=False)
     return figure
 
 
 def plot_roc(labels, scores, class_names: Sequence[str], *, title=None, note=None) -> Figure:
-    """One ROC curve a class, its area in the legend; classes without both kinds are named there too.
+    """One ROC curve a class, its area in the legend, which also names classes without both kinds.
 
-    labels: (images, classes), 1 present, 0 absent, anything else ignored; or (images,) class indices.
+    labels: (images, classes), 1 present, 0 absent, others ignored; or (images,) class indices.
     scores: (images, classes), higher is more likely.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    labels, scores = _array(labels), _array(scores).astype(float)
+    labels, scores = to_array(labels), to_array(scores).astype(float)
     if labels.ndim == 1:
         labels = labels[:, None] == np.arange(len(class_names))
-    _check("scores", scores, (len(labels), len(class_names)), "images, classes")
-    _check("labels", labels, scores.shape, "images, classes")
-    figure = _figure(8, 4.8, note)
+    check_shape("scores", scores, (len(labels), len(class_names)), "images, classes")
+    check_shape("labels", labels, scores.shape, "images, classes")
+    figure = new_figure(8, 4.8, note)
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="gray", linewidth=0.8, linestyle=":")
     for i, name in enumerate(class_names):
@@ -397,13 +305,15 @@ def plot_roc(labels, scores, class_names: Sequence[str], *, title=None, note=Non
         false_positive, true_positive, _ = roc_curve(truth, score)
         label = f"{name}: {roc_auc_score(truth, score):.3f} ({truth.sum()} of {len(truth)})"
         axes.plot(false_positive, true_positive, label=label, **style)
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title=title or "", aspect="equal")
+    axes.set(
+        xlabel="false positive rate", ylabel="true positive rate", title=title or "", aspect="equal"
+    )
     legend = axes.legend(
         loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9, frameon=False,
         title="area under the curve (positives of all)", title_fontsize=9,
     )  # fmt: skip
-    _literal(legend)
-    _tidy(axes)
+    literal(legend)
+    tidy(axes)
     return figure
 
 
@@ -412,20 +322,23 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
 
     matrix: (classes, classes) counts.
     """
-    matrix = _array(matrix)
-    _check("matrix", matrix, (len(class_names),) * 2, "true class, predicted class")
+    matrix = to_array(matrix)
+    check_shape("matrix", matrix, (len(class_names),) * 2, "true class, predicted class")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     size = 0.85 * len(class_names)
-    figure = _figure(
-        size + _names_width(class_names, 18) + 1.5, size + _names_width(class_names, 14) + 0.9, note
+    figure = new_figure(
+        size + names_width(class_names, 18) + 1.5, size + names_width(class_names, 14) + 0.9, note
     )
     axes = figure.subplots()
     mesh = axes.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1)
-    cells = [[f"{n:g}\n{s:.0%}" for n, s in zip(*row, strict=True)] for row in zip(matrix, share, strict=True)]
-    _write_cells(axes, share, mesh, cells)
-    ticks = [_wrap(name, 14) for name in class_names]
+    cells = [
+        [f"{n:g}\n{s:.0%}" for n, s in zip(*row, strict=True)]
+        for row in zip(matrix, share, strict=True)
+    ]
+    write_cells(axes, share, mesh, cells)
+    ticks = [wrap(name, 14) for name in class_names]
     axes.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
-    _name_rows(axes, class_names, 18)
+    name_rows(axes, class_names, 18)
     axes.set(ylim=(len(ticks) - 0.5, -0.5), xlabel="predicted", ylabel="true", title=title or "")
     figure.colorbar(mesh, ax=axes, label="share of the true class", shrink=0.8, panchor=False)
     return figure
@@ -438,17 +351,17 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     contributions: (h, w), whose sum is the cosine; `similarity.similarity_map` gives them.
     Cells are drawn as they are, unsmoothed; where nothing is contributed the radiograph shows.
     """
-    contributions = _array(contributions).astype(float)
+    contributions = to_array(contributions).astype(float)
     if contributions.ndim != 2:
         raise ValueError(f"contributions has shape {contributions.shape}, expected (h, w)")
-    figure = _figure(7.8, 4.4, note)
+    figure = new_figure(7.8, 4.4, note)
     figure.suptitle(
-        f"{_wrap(text, 74, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
+        f"{wrap(text, 74, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
         fontsize=11, parse_math=False,
     )  # fmt: skip
     left, right = figure.subplots(1, 2)
-    square = _square(_radiograph(image))
-    _show_image(left, square)
+    square = to_square(to_radiograph(image))
+    show_image(left, square)
     extent = (0, square.width, square.height, 0)
     right.imshow(square, cmap="gray", vmin=0, vmax=255)
     strength = np.abs(contributions) / max(np.abs(contributions).max(), 1e-9)
@@ -480,15 +393,15 @@ def plot_training_curve(
         if column not in history:
             raise ValueError(f"history has columns {list(history)}, expected {column!r} among them")
     shown = ["loss", *(name for name in metrics if name in history)]
-    figure = _figure(7.5, 1.2 + 2.1 * len(shown), note)
+    figure = new_figure(7.5, 1.2 + 2.1 * len(shown), note)
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, name) in enumerate(zip(panels, shown, strict=True)):
         values = history[["step", name]].dropna()
         dots = "o" if len(values) <= 40 else None
         axes.plot(values["step"], values[name], color=COLORS[i], marker=dots, markersize=3)
-        axes.set_ylabel(_wrap(name.replace("_", " "), 18))
+        axes.set_ylabel(wrap(name.replace("_", " "), 18))
         axes.grid(alpha=0.3)
-        _tidy(axes)
+        tidy(axes)
     panels[0].set_title(title or "", parse_math=False)
     panels[-1].set_xlabel("step")
     return figure
@@ -505,14 +418,14 @@ def plot_gallery(
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected as many")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    lines = max(_wrap(name, 24).count("\n") + 1 for name in titles)
-    figure = _figure(1.9 * columns, (1.95 + 0.15 * lines) * rows + (0.3 if title else 0), note)
+    lines = max(wrap(name, 24).count("\n") + 1 for name in titles)
+    figure = new_figure(1.9 * columns, (1.95 + 0.15 * lines) * rows + (0.3 if title else 0), note)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         panel.set_axis_off()
     for panel, image, name in zip(panels, images, titles, strict=False):
-        panel.imshow(_radiograph(image, 256), cmap="gray", vmin=0, vmax=255)
-        panel.set_title(_wrap(name, 24), fontsize=8, parse_math=False)
+        panel.imshow(to_radiograph(image, 256), cmap="gray", vmin=0, vmax=255)
+        panel.set_title(wrap(name, 24), fontsize=8, parse_math=False)
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
@@ -523,12 +436,12 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
 
     labels: (images,) 0 or 1. probabilities: (images,) in [0, 1].
     """
-    labels, probabilities = _array(labels).astype(float), _array(probabilities).astype(float)
-    _check("probabilities", probabilities, labels.shape, "one an image, as labels")
+    labels, probabilities = to_array(labels).astype(float), to_array(probabilities).astype(float)
+    check_shape("probabilities", probabilities, labels.shape, "one an image, as labels")
     edges = np.linspace(0, 1, bins + 1)
     at = np.clip(np.digitize(probabilities, edges) - 1, 0, bins - 1)
     used = np.unique(at)
-    figure = _figure(5.5, 5, note)
+    figure = new_figure(5.5, 5, note)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color="gray", linestyle=":", label="perfectly calibrated")
     means = [[v[at == b].mean() for b in used] for v in (probabilities, labels)]
@@ -538,5 +451,5 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
     bottom.hist(probabilities, edges, color=OTHER, edgecolor="white")
     bottom.set(xlabel="predicted probability", ylabel="images", xlim=(0, 1))
     for axes in (top, bottom):
-        _tidy(axes)
+        tidy(axes)
     return figure

@@ -47,8 +47,8 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
     image_embeds = projected.mean(dim=(2, 3))
     if not torch.allclose(image_embeds, encoder(pixel_values), atol=1e-3, rtol=1e-3):
         raise ValueError(
-            f"{encoder.config['backbone']!r} does not embed an image as the projected mean over its "
-            "positions, so its similarity is not a sum over them"
+            f"{encoder.config['backbone']!r} does not embed an image as the projected mean over "
+            "its positions, so its similarity is not a sum over them"
         )
     terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
     length = image_embeds.norm(dim=1).clamp_min(1e-12)  # as `F.normalize` in `encode_image`
@@ -109,7 +109,9 @@ def make_embedder(model, processor, batch_size: int = 16) -> Embedder:
 
     def contributions(picture, line: str) -> np.ndarray:
         pixel_values = processor(images=picture)["pixel_values"]
-        return similarity_map(model, pixel_values, torch.from_numpy(texts([line])))[0, 0].cpu().numpy()
+        return (
+            similarity_map(model, pixel_values, torch.from_numpy(texts([line])))[0, 0].cpu().numpy()
+        )
 
     one = torch.ones(1, 1, device=model.device)
     temperature = 1 / model.compute_logits(one, one).item()
@@ -165,7 +167,9 @@ def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0, re
         phantoms = [draw_phantom(int(s), {finding: 0.8}) for s in seeds]
         pixel_values = processor(images=[p.image for p in phantoms])["pixel_values"]
         embeds = torch.from_numpy(embedder.texts([text]))
-        maps = [similarity_map(model, batch, embeds)[:, 0].cpu() for batch in pixel_values.split(16)]
+        maps = [
+            similarity_map(model, batch, embeds)[:, 0].cpu() for batch in pixel_values.split(16)
+        ]
         hits, chance = pointing_hits(torch.cat(maps), [p.masks[finding] for p in phantoms], reach)
         rows.append((finding, count, hits.mean(), chance.mean()))
     return pd.DataFrame(rows, columns=["finding", "phantoms", "accuracy", "chance"])

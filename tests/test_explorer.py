@@ -82,7 +82,9 @@ def cosine(image: np.ndarray, text: str) -> float:
 def test_first_state(explorer, stub):
     assert explorer.texts.value.splitlines() == PRESETS["first"]
     assert explorer.table.columns.tolist() == ["image", "text", "cosine", "score"]
-    assert explorer.table["score"].tolist() == pytest.approx([cosine(DARK, t) for t in PRESETS["first"]])
+    assert explorer.table["score"].tolist() == pytest.approx(
+        [cosine(DARK, t) for t in PRESETS["first"]]
+    )
     assert bytes(explorer.picture.value).startswith(b"\x89PNG")
     assert "2 texts, drawn in" in message(explorer)
     assert explorer.temperature.value == stub.temperature and explorer.temperature.disabled
@@ -126,7 +128,9 @@ def test_softmax_is_over_the_texts_of_an_image(explorer):
         rows = explorer.table[explorer.table["image"] == name]
         weights = np.exp(np.array([cosine(image, t) for t in PRESETS["first"]]) / 0.2)
         assert rows["score"].tolist() == pytest.approx(weights / weights.sum())
-        assert rows["cosine"].tolist() == pytest.approx([cosine(image, t) for t in PRESETS["first"]])
+        assert rows["cosine"].tolist() == pytest.approx(
+            [cosine(image, t) for t in PRESETS["first"]]
+        )
 
 
 def test_pair_score_is_the_probability_of_the_positive(explorer):
@@ -151,7 +155,10 @@ def test_halves_of_pairs_are_texts_of_their_own_for_other_scores(explorer):
     ("line", "pair"),
     [
         ("edema | clear lungs", ("edema", "clear lungs")),
-        ("There is a pleural effusion.", ("There is a pleural effusion.", "There is no pleural effusion.")),
+        (
+            "There is a pleural effusion.",
+            ("There is a pleural effusion.", "There is no pleural effusion."),
+        ),
         ("there are nodules", ("there are nodules", "there are no nodules")),
         ("edema", ("edema", "no evidence of edema")),
     ],
@@ -218,7 +225,9 @@ def test_unusable_texts_are_named_and_the_result_stands(explorer, text, said, ca
     assert said in message(explorer) and "shows the last valid result" in message(explorer)
     assert "role='alert'" in explorer.status.value
     assert explorer.table is table and explorer.picture.value == picture
-    assert ("RuntimeError" in caplog.text) == (text == "explode"), "a defect is logged with its traceback"
+    assert ("RuntimeError" in caplog.text) == (text == "explode"), (
+        "a defect is logged with its traceback"
+    )
     explorer.texts.value = "fine"
     assert message(explorer).startswith("1 text, drawn in")
 
@@ -255,7 +264,9 @@ def png(image: np.ndarray) -> bytes:
 def upload(explorer, kind: str, **files: bytes) -> None:
     """As FileUpload reports it: a dict in ipywidgets 7, a tuple with memoryviews in 8."""
     if kind == "7":
-        value = {name: {"metadata": {"name": name}, "content": data} for name, data in files.items()}
+        value = {
+            name: {"metadata": {"name": name}, "content": data} for name, data in files.items()
+        }
     else:
         value = tuple({"name": name, "content": memoryview(data)} for name, data in files.items())
     explorer._uploaded({"new": value})
@@ -267,7 +278,9 @@ def test_an_upload_joins_the_images_and_is_chosen(explorer, kind):
     upload(explorer, kind, **{"film.png": png(image)})
     assert explorer.image.options == ("dark", "light", "film.png")
     assert explorer.image.value == "film.png"
-    assert explorer.table["score"].tolist() == pytest.approx([cosine(image, t) for t in PRESETS["first"]])
+    assert explorer.table["score"].tolist() == pytest.approx(
+        [cosine(image, t) for t in PRESETS["first"]]
+    )
     upload(explorer, kind, **{"film.png": png(255 - image)})
     assert explorer.image.value == "film.png (2)", "another file of that name does not replace it"
 
@@ -291,12 +304,24 @@ def test_the_upload_button_is_connected(explorer):
     """The value that this ipywidgets' own FileUpload reports."""
     content = png(DARK + 3)
     if isinstance(explorer.upload.value, dict):
-        explorer.upload.metadata = [{"name": "a.png", "type": "image/png", "size": 1, "lastModified": 0}]
+        explorer.upload.metadata = [
+            {"name": "a.png", "type": "image/png", "size": 1, "lastModified": 0}
+        ]
         explorer.upload.data = [content]
         explorer.upload._counter = 1
     else:
         explorer.upload.set_state(
-            {"value": [{"name": "a.png", "type": "image/png", "size": 1, "last_modified": 0, "content": content}]}
+            {
+                "value": [
+                    {
+                        "name": "a.png",
+                        "type": "image/png",
+                        "size": 1,
+                        "last_modified": 0,
+                        "content": content,
+                    }
+                ]
+            }
         )
     assert explorer.image.value == "a.png"
 
@@ -313,9 +338,16 @@ def test_live_page_and_plain_picture_are_shown_together(explorer):
 
 def test_downloads_are_the_shown_figure_and_numbers(explorer):
     explorer.view.value = MATRIX
-    links = re.findall(r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', explorer.downloads.value)
+    links = re.findall(
+        r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', explorer.downloads.value
+    )
     (figure, kind, picture), (numbers, text, table) = links
-    assert (figure, kind, numbers, text) == ("similarity.png", "image/png", "similarity.csv", "text/csv")
+    assert (figure, kind, numbers, text) == (
+        "similarity.png",
+        "image/png",
+        "similarity.csv",
+        "text/csv",
+    )
     assert base64.b64decode(picture) == explorer.picture.value
     read = pd.read_csv(io.BytesIO(base64.b64decode(table)))
     pd.testing.assert_frame_equal(read, explorer.table, check_exact=False)

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from medclip_helpers import plotting
+from medclip_helpers.figures import figure_png
 
 NOTE = "Demo model, trained on drawings: not a clinical result."
 IMAGE = np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)
@@ -105,7 +106,12 @@ def test_no_text_overlaps_another_or_is_cut_off(drawn, name):
     boxes = [(text.get_text(), text.get_window_extent()) for text in written(figure)]
     assert len(boxes) >= 4
     for text, box in boxes:
-        inside = box.x0 > -1 and box.y0 > -1 and box.x1 < figure.bbox.x1 + 1 and box.y1 < figure.bbox.y1 + 1
+        inside = (
+            box.x0 > -1
+            and box.y0 > -1
+            and box.x1 < figure.bbox.x1 + 1
+            and box.y1 < figure.bbox.y1 + 1
+        )
         assert inside, f"{text!r} at {box} leaves the figure {figure.bbox}"
     for (a, first), (b, second) in itertools.combinations(boxes, 2):
         across = min(first.x1, second.x1) - max(first.x0, second.x0)
@@ -122,7 +128,7 @@ def test_the_note_is_on_the_figure(drawn, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_paper_is_opaque_and_png_has_the_figures_size(drawn, name):
     assert drawn[name].get_facecolor() == (1, 1, 1, 1)
-    png = plotting.figure_png(drawn[name])
+    png = figure_png(drawn[name])
     assert png.startswith(b"\x89PNG") and len(png) > 3000
 
 
@@ -208,7 +214,9 @@ def test_class_scores_show_every_prompt_and_order_by_the_mean():
     assert row_names(figure) == ["high", "mid", "low"]
     dots = [c.get_offsets()[:, 0].tolist() for c in figure.axes[1].collections[:3]]
     assert dots == [[0.4, 0.6, 0.8], [0.3], [0.1, 0.2]]
-    assert [line.get_xdata()[0] for line in figure.axes[1].lines[:3]] == pytest.approx([0.6, 0.3, 0.15])
+    assert [line.get_xdata()[0] for line in figure.axes[1].lines[:3]] == pytest.approx(
+        [0.6, 0.3, 0.15]
+    )
 
 
 def test_pca_keeps_distances_of_a_plane():
@@ -267,7 +275,11 @@ def test_map_tells_the_sum_and_covers_the_padded_square():
 
 
 def test_training_curve_skips_gaps_and_shows_what_there_is():
-    history = [{"step": 1, "loss": 2.0}, {"step": 2, "zero_shot_accuracy": 0.5}, {"step": 3, "loss": 1.0}]
+    history = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "zero_shot_accuracy": 0.5},
+        {"step": 3, "loss": 1.0},
+    ]
     loss, accuracy = plotting.plot_training_curve(history).axes
     assert loss.lines[0].get_xydata().tolist() == [[1, 2], [3, 1]]
     assert accuracy.lines[0].get_xydata().tolist() == [[2, 0.5]]
@@ -291,18 +303,33 @@ def test_reliability_bins_by_probability():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: plotting.plot_similarities(IMAGE, ["a", "b"], [1.0]), r"scores has shape \(1,\), expected \(2,\)"),
+        (
+            lambda: plotting.plot_similarities(IMAGE, ["a", "b"], [1.0]),
+            r"scores has shape \(1,\), expected \(2,\)",
+        ),
         (lambda: plotting.plot_similarities(IMAGE, [], []), "texts is empty"),
-        (lambda: plotting.plot_similarity_matrix([[1.0]], [IMAGE], ["a", "b"]), r"expected \(1, 2\)"),
-        (lambda: plotting.plot_similarity_matrix([[1.0]], [IMAGE], ["a"], "rows"), "'rows'.*'diagonal'"),
-        (lambda: plotting.plot_targets({"x": np.eye(3)}, ["a"], ["b"]), r"targets\['x'\] has shape \(3, 3\)"),
+        (
+            lambda: plotting.plot_similarity_matrix([[1.0]], [IMAGE], ["a", "b"]),
+            r"expected \(1, 2\)",
+        ),
+        (
+            lambda: plotting.plot_similarity_matrix([[1.0]], [IMAGE], ["a"], "rows"),
+            "'rows'.*'diagonal'",
+        ),
+        (
+            lambda: plotting.plot_targets({"x": np.eye(3)}, ["a"], ["b"]),
+            r"targets\['x'\] has shape \(3, 3\)",
+        ),
         (lambda: plotting.plot_training_curve([{"step": 1}]), "'loss'"),
-        (lambda: plotting.plot_similarity_map(IMAGE, [0.1], "a"), r"shape \(1,\), expected \(h, w\)"),
+        (
+            lambda: plotting.plot_similarity_map(IMAGE, [0.1], "a"),
+            r"shape \(1,\), expected \(h, w\)",
+        ),
         (lambda: plotting.plot_gallery([IMAGE], ["a", "b"]), "2 titles for 1 images"),
         (lambda: plotting.plot_gallery([]), "images is empty"),
         (lambda: plotting.plot_class_scores(IMAGE, {}), "prompt_scores is empty"),
     ],
-)  # fmt: skip
+)
 def test_wrong_shapes_say_what_was_expected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -324,7 +351,9 @@ def test_the_documents_chart_end_to_end():
         assert inputs["text"] == ["a", "b"] and inputs["padding"] is True
         return dict.fromkeys(["pixel_values", "input_ids", "attention_mask"])
 
-    figure = plotting.visualize_image_text_similarity(Model(), processor, Image.fromarray(IMAGE), ["a", "b"])
+    figure = plotting.visualize_image_text_similarity(
+        Model(), processor, Image.fromarray(IMAGE), ["a", "b"]
+    )
     assert row_names(figure) == ["b", "a"]
     assert [t.get_text() for t in figure.axes[1].texts] == ["0.80", "0.60"]
     assert figure._supxlabel.get_text() == NOTE

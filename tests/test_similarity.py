@@ -30,7 +30,11 @@ def processor(tmp_path_factory) -> MedCLIPProcessor:
 def small_model(backbone: dict) -> MedCLIPModel:
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=15, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32
+        vocab_size=15,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
     )
     text_model = MedCLIPTextModel(config, projection_dim=24)
     return MedCLIPModel(MedCLIPVisionEncoder(projection_dim=24, **backbone), text_model).eval()
@@ -124,7 +128,9 @@ def test_a_text_has_one_embedding_whatever_stands_beside_it(model, processor):
     with torch.no_grad():
         published = model.encode_text(padded["input_ids"], padded["attention_mask"]).numpy()
     np.testing.assert_allclose(published[1], alone[1], atol=1e-6, err_msg="the longest is unpadded")
-    assert np.abs(published[3] - alone[3]).max() > 1e-4, "padding is part of the published embedding"
+    assert np.abs(published[3] - alone[3]).max() > 1e-4, (
+        "padding is part of the published embedding"
+    )
 
 
 def test_images_are_embedded_as_the_model_does(model, processor):

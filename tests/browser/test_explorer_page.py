@@ -55,7 +55,9 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
     cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "explorer.ipynb")
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "explorer.ipynb"
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -66,7 +68,11 @@ def server(tmp_path_factory):
     ]  # fmt: skip
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     home = folder / "home"
-    env = os.environ | {"PYTHONPATH": path, "HOME": str(home), "JUPYTER_RUNTIME_DIR": str(home / "run")}
+    env = os.environ | {
+        "PYTHONPATH": path,
+        "HOME": str(home),
+        "JUPYTER_RUNTIME_DIR": str(home / "run"),
+    }
     log = folder / "server.log"
     with open(log, "w") as out:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out)
@@ -139,7 +145,8 @@ class Explorer:
     def picture(self) -> str:
         return self.page.evaluate(
             """async () => {
-                const blob = await (await fetch(document.querySelector('img.widget-image').src)).blob();
+                const source = document.querySelector('img.widget-image').src;
+                const blob = await (await fetch(source)).blob();
                 return await new Promise(done => {
                     const reader = new FileReader();
                     reader.onload = () => done(reader.result);
