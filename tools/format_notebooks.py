@@ -197,9 +197,10 @@ def execute(path: Path) -> dict:
     """A fresh run of the notebook at `path` on the demo model, with the outputs of every cell."""
     from medclip_helpers import batch
 
+    chosen = {"model": "demo"} if "model" in batch.notebook_parameters(path.resolve()) else {}
     with tempfile.TemporaryDirectory() as folder:
-        run = batch.plan_notebooks([path], Path(folder), {"model": "demo"})[0]
-        record = batch.execute(run)
+        run = batch.plan([(path, chosen)], Path(folder))[0]
+        record = next(batch.run_all([run], progress=False))
         if record["status"] != "ok":
             raise ValueError(f"{path.name}: {record['error']}")
         notebook = json.loads(run.executed.read_text(encoding="utf-8"))

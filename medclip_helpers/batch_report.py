@@ -1,0 +1,92 @@
+"""What came out of a batch of runs: a line, a table and a page with the figures."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from .notebook import write_whole
+
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Batch runs</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }}
+table {{ border-collapse: collapse; font-size: 13px; }}
+th, td {{ padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #ddd; }}
+img {{ max-width: 100%; max-height: 30rem; margin: .5rem 1rem .5rem 0; }}
+.failed {{ color: #b00020; }}
+</style>
+<h1>Batch runs</h1>
+<p>{count} runs, {failed} failed. Research use only: nothing here is a medical result.</p>
+<div style="overflow-x: auto">{table}</div>
+{sections}
+</html>
+"""
+
+
+def one_line(record: dict) -> str:
+    """What a run found, how long it took and where it is."""
+    name = record["notebook"] + "".join(f" {k}={v}" for k, v in record["parameters"].items())
+    found = record["summary"] or "done"
+    if record["status"] != "ok":
+        found = f"FAILED: {record['error']}"
+    took = f"{record['seconds']} s" + (" (earlier)" if record.get("kept") else "")
+    return f"{name}: {found} | {took} | {os.path.relpath(record['folder'])}"
+
+
+def summary_table(records: list[dict], output: Path) -> pd.DataFrame:
+    """One row a run: notebook, parameters, `metrics.*`, status, seconds, summary, error, folder."""
+    rows = [
+        {"notebook": record["notebook"], "status": record["status"], "seconds": record["seconds"]}
+        | record["parameters"]
+        | {f"metrics.{name}": value for name, value in record["metrics"].items()}
+        for record in records
+    ]
+    ends = [
+        {name: record[name] for name in ("summary", "error")}
+        | {"folder": os.path.relpath(record["folder"], output)}
+        for record in records
+    ]
+    return pd.concat([pd.DataFrame(rows), pd.DataFrame(ends)], axis=1)
+
+
+def write_report(records: list[dict], output: Path) -> None:
+    """Write summary.csv and index.html, a page that needs no other file, into `output`."""
+    output.mkdir(parents=True, exist_ok=True)
+    table = summary_table(records, output)
+    write_whole(output / "summary.csv", table.to_csv(index=False))
+    page = PAGE.format(
+        count=len(records),
+        failed=sum(record["status"] != "ok" for record in records),
+        table=table.drop(columns="folder").to_html(index=False, na_rep="", border=0),
+        sections="\n".join(_section(record, output) for record in records),
+    )
+    write_whole(output / "index.html", page)
+
+
+def _section(record: dict, output: Path) -> str:
+    folder = Path(record["folder"])
+    executed = folder / f"{record['notebook']}.ipynb"
+    link = html.escape(Path(os.path.relpath(executed, output)).as_posix())
+    title = html.escape(one_line(record).split(": ")[0])
+    failed = record["status"] != "ok"
+    found = html.escape(record["error"] if failed else record["summary"])
+    kind = ' class="failed"' if failed else ""
+    pictures = "\n".join(
+        f'<img alt="figure" src="data:image/png;base64,{png}">' for png in figures(executed)
+    )
+    return f'<h2><a href="{link}">{title}</a></h2>\n<p{kind}>{found}</p>\n{pictures}'
+
+
+def figures(executed: Path) -> list[str]:
+    """The pictures in an executed notebook, PNG as base64 text, in their order."""
+    if not executed.is_file():
+        return []
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    pictures = [output.get("data", {}).get("image/png") for output in outputs]
+    return ["".join(png).replace("\n", "") for png in pictures if png]
