@@ -1,0 +1,87 @@
+"""Checkpoints of a training run on disk: whole or not there.
+
+A checkpoint is written into a scratch folder, brought to the disk, and renamed. It carries a list
+of its files and their sizes, so that one which lost files later (a network drive that was cut off
+while it uploaded, a deletion that was interrupted) is told from a whole one as well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+SCRATCH = ".partial"  # never matches CHECKPOINT
+FILE_LIST = "files.json"
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def seal(folder: Path) -> None:
+    """Write the list of a checkpoint's files and bring all of them to the disk."""
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    (folder / FILE_LIST).write_text(json.dumps(sizes, indent=2) + "\n")
+    for file in folder.iterdir():
+        _sync(file)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether every file of a sealed checkpoint is there in its full size."""
+    try:
+        sizes = json.loads((folder / FILE_LIST).read_text())
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def publish(folder: Path, run: Path) -> Path:
+    """Move a sealed checkpoint into the run's folder in one step; returns its place."""
+    place = run / folder.name
+    if place.exists():  # incomplete, or a run would have gone on from it
+        shutil.rmtree(place)
+    os.replace(folder, place)
+    if os.name != "nt":  # Windows cannot open a folder
+        _sync(run)
+    return place
+
+
+def checkpoints(run: Path) -> dict[int, Path]:
+    """{step: folder} of the complete checkpoints, by step."""
+    found = {}
+    for path in run.glob("checkpoint-*"):
+        match = CHECKPOINT.fullmatch(path.name)
+        if match and is_complete(path):
+            found[int(match[1])] = path
+        elif match:
+            logger.warning("passing over %s: it is incomplete", path)
+    return dict(sorted(found.items()))
+
+
+def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
+    """Delete all complete checkpoints but the last few and the best."""
+    found = checkpoints(run)
+    keep = {*list(found)[-keep_last:], best_step}
+    for step, path in found.items():
+        if step not in keep:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_model(checkpoint: Path, run: Path, names: list[str]) -> None:
+    """Copy a checkpoint's model files to the run's folder, each under its name in one step."""
+    for name in names:
+        part = run / f"{SCRATCH}-{name}"
+        shutil.copyfile(checkpoint / name, part)
+        _sync(part)
+        os.replace(part, run / name)
