@@ -50,8 +50,8 @@ CHEXPERT_GRAMMAR: dict[str, list[list[str]]] = {
             "heart size is above normal",
             "cardiomegaly is present",
             "stable cardiomegaly",
-            "moderate cardiomegaly",
-            "severe cardiomegaly",
+            "cardiomegaly of moderate degree",
+            "cardiomegaly of severe degree",
             "enlarged heart",
             "enlarged cardiac contour",
             "cardiothoracic ratio exceeds one half",
@@ -86,7 +86,7 @@ CHEXPERT_GRAMMAR: dict[str, list[list[str]]] = {
     "Edema": [
         ["", "mild", "moderate", "severe", "worsening", "diffuse"],
         [
-            "pulmonary edema",
+            "edema of the lungs",
             "interstitial edema with vascular congestion",
             "perihilar edema",
         ],
@@ -246,7 +246,8 @@ def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]
         found = type(prompts).__name__
         raise ValueError(f"{where}: expected {{class: [prompt, ...]}}, got {found}")
     for name, sentences in prompts.items():
-        if not isinstance(name, str) or isinstance(sentences, str) or not len(sentences):
+        listed = isinstance(sentences, Sequence) and not isinstance(sentences, str)
+        if not (isinstance(name, str) and listed and sentences):
             raise ValueError(f"{where}: class {name!r} needs a non-empty list of prompts")
         for sentence in sentences:
             if not isinstance(sentence, str) or not sentence.strip():

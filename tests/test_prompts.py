@@ -1,0 +1,131 @@
+"""Prompts: presets, tables, files, and what is said of a bad one."""
+
+import json
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
+from medclip_helpers.prompts import (
+    generate_chexpert_class_prompts,
+    generate_class_prompts,
+    generate_covid_class_prompts,
+    generate_rsna_class_prompts,
+    load_class_prompts,
+    process_class_prompts,
+)
+
+
+def test_sizes_are_comparable_to_the_published_ones():
+    prompts = generate_chexpert_class_prompts()
+    assert {name: len(p) for name, p in prompts.items()} == {
+        "Atelectasis": 210, "Cardiomegaly": 15, "Consolidation": 192, "Edema": 18,
+        "Pleural Effusion": 54,
+    }  # fmt: skip
+    assert tuple(prompts) == CHEXPERT_COMPETITION
+    assert all(len(set(p)) == len(p) for p in prompts.values())
+    assert all(text == " ".join(text.split()) for p in prompts.values() for text in p)
+
+
+def test_covid_and_rsna_have_something_to_choose_against():
+    assert set(generate_covid_class_prompts()) == {"COVID-19", "Normal"}
+    assert set(generate_rsna_class_prompts()) == {"Pneumonia", "Normal"}
+
+
+def test_draws_are_seeded_without_repeats_and_leave_global_randomness_alone():
+    random.seed(1)
+    before = random.getstate()
+    first = generate_chexpert_class_prompts(n=10, seed=4)
+    assert random.getstate() == before
+    assert first == generate_chexpert_class_prompts(n=10, seed=4)
+    assert first != generate_chexpert_class_prompts(n=10, seed=5)
+    assert all(len(set(p)) == 10 for p in first.values())
+    everything = generate_chexpert_class_prompts()
+    assert all(set(first[name]) <= set(everything[name]) for name in first)
+    assert len(generate_chexpert_class_prompts(n=100)["Cardiomegaly"]) == 15
+
+
+def sentence_table(rows: dict[str, dict]) -> pd.DataFrame:
+    table = pd.DataFrame(np.nan, index=range(len(rows)), columns=list(CHEXPERT_LABELS))
+    for i, labels in enumerate(rows.values()):
+        for name, value in labels.items():
+            table.loc[i, name] = value
+    table.insert(0, "Reports", list(rows))
+    return table
+
+
+def test_prompts_from_a_sentence_table_are_positive_for_one_class_only():
+    table = sentence_table(
+        {
+            "there is edema": {"Edema": 1, "Pneumothorax": 0},
+            "edema and effusion": {"Edema": 1, "Pleural Effusion": 1},
+            "possible edema": {"Edema": -1},
+            "left effusion": {"Pleural Effusion": 1},
+        }
+    )
+    prompts = generate_class_prompts(table, ["Edema", "Pleural Effusion"])
+    assert prompts == {"Edema": ["there is edema"], "Pleural Effusion": ["left effusion"]}
+    with pytest.raises(ValueError, match="no sentence is positive for 'Fracture' alone"):
+        generate_class_prompts(table, ["Fracture"])
+    with pytest.raises(ValueError, match=r"unknown labels \['Flu'\]"):
+        generate_class_prompts(table, ["Flu"])
+    with pytest.raises(ValueError, match=r"lacks the columns \['Reports'\]"):
+        generate_class_prompts(table.drop(columns="Reports"))
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_own_classes_from_a_file(suffix, tmp_path):
+    own = {"Tube": ["endotracheal tube"], "None": ["no tube", "tube was removed"]}
+    file = tmp_path / f"own{suffix}"
+    file.write_text(json.dumps(own))  # JSON is YAML too
+    assert load_class_prompts(file) == own
+    assert len(load_class_prompts(str(file), n=1, seed=0)["None"]) == 1
+
+
+def test_presets_by_name():
+    assert load_class_prompts("chexpert", n=3, seed=2) == generate_chexpert_class_prompts(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "expected {class: .* got list"),
+        ('{"a": "text"}', "class 'a' needs a non-empty list"),
+        ('{"a": []}', "class 'a' needs a non-empty list"),
+        ('{"a": 3}', "class 'a' needs a non-empty list"),
+        ('{"a": ["x", 3]}', "prompt 3 of class 'a' is not a text"),
+        ('{"a": [" "]}', "prompt ' ' of class 'a' is not a text"),
+        ('{"a": ["x"], "a": ["y"]}', "names class 'a' twice"),
+        ("{}", "expected {class:"),
+    ],
+)
+def test_bad_files_are_named(content, expected, tmp_path):
+    file = tmp_path / "own.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=expected) as caught:
+        load_class_prompts(file)
+    assert "own.json" in str(caught.value)
+
+
+def test_bad_yaml_and_unknown_presets(tmp_path):
+    (tmp_path / "own.yaml").write_text("a: [b")
+    with pytest.raises(ValueError, match=r"own\.yaml is not YAML"):
+        load_class_prompts(tmp_path / "own.yaml")
+    with pytest.raises(FileNotFoundError, match="no prompts 'flu': expected one of .*'chexpert'"):
+        load_class_prompts("flu")
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5])
+def test_number_of_prompts_is_checked(n):
+    with pytest.raises(ValueError, match="expected a whole number from 1"):
+        generate_chexpert_class_prompts(n=n)
+
+
+def test_tokenised_prompts_are_cut_at_the_limit(standin_processor):
+    inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor.tokenizer)
+    assert inputs["long"]["input_ids"].shape == (1, 77)
+    with pytest.raises(ValueError, match="class 'none' needs a non-empty list"):
+        process_class_prompts({"none": []}, standin_processor.tokenizer)
