@@ -194,7 +194,7 @@ def _fault(parameter: Parameter, value: Any) -> str:
 
 
 def _plain(name: str, value: Any) -> Any:
-    if hasattr(value, "item") and getattr(value, "size", 1) != 0:
+    if getattr(value, "ndim", None) == 0:  # a scalar of NumPy or torch
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return None

@@ -92,6 +92,11 @@ def canonical(notebook: dict, name: str, repository: str) -> dict:
     cells = [cell for cell in cells if cell["source"] or "setup" in tags(cell)]
     _write_badge(cells, badge(repository, name))
     _write_setup(cells, setup_source(repository))
+    return assembled(cells, notebook["metadata"].get("accelerator"))
+
+
+def assembled(cells: list[dict], accelerator: str | None = None) -> dict:
+    """A notebook of `cells` (source as one string), numbered and with ids from their text."""
     count, used = 0, set()
     for cell in cells:
         if cell["cell_type"] == "code":
@@ -103,7 +108,7 @@ def canonical(notebook: dict, name: str, repository: str) -> dict:
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    if accelerator := notebook["metadata"].get("accelerator"):
+    if accelerator:
         metadata["accelerator"] = accelerator
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
