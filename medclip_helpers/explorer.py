@@ -11,12 +11,10 @@ import asyncio
 import base64
 import html
 import logging
-import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -24,9 +22,16 @@ import numpy as np
 import pandas as pd
 
 from . import plotting
-from .constants import CHEXPERT_COMPETITION
+from .explorer_inputs import (
+    default_presets,
+    demo_images,
+    free_name,
+    named_images,
+    split_pair,
+    uploaded_files,
+)
 from .figures import figure_png
-from .radiograph import find_radiographs, read_radiograph
+from .radiograph import read_radiograph
 
 if TYPE_CHECKING:
     from .similarity import Embedder
@@ -43,45 +48,6 @@ HINT = (
     "without the second half a negative is made and shown."
 )
 PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhere else."
-
-
-def default_presets() -> dict[str, list[str]]:
-    """Name -> texts: classes of CheXpert, COVID and RSNA, and present against absent findings."""
-    from . import prompts
-
-    presets = {
-        "CheXpert classes": prompts.generate_chexpert_class_prompts(n=1),
-        "COVID": prompts.generate_covid_class_prompts(n=2),
-        "RSNA pneumonia": prompts.generate_rsna_class_prompts(n=2),
-    }
-    lines = {name: [t for texts in p.values() for t in texts] for name, p in presets.items()}
-    findings = [finding.lower() for finding in CHEXPERT_COMPETITION]
-    return lines | {PAIR.capitalize(): [f"There is {f}. | There is no {f}." for f in findings]}
-
-
-def demo_images() -> dict[str, object]:
-    """Name -> drawing: one chest phantom for each finding that the demo world knows."""
-    from .demo.phantoms import PHANTOM_FINDINGS, draw_phantom
-
-    chosen = {"drawing, no finding": {}} | {
-        f"drawing, {f.lower()}": {f: 0.8} for f in PHANTOM_FINDINGS
-    }
-    return {
-        name: draw_phantom(i, findings).image for i, (name, findings) in enumerate(chosen.items())
-    }
-
-
-def split_pair(line: str) -> tuple[str, str]:
-    """ "present | absent" -> both texts; a line without a bar gets a negative made from it."""
-    positive, bar, negative = (part.strip() for part in line.partition("|"))
-    if not positive or (bar and not negative):
-        raise ValueError(f"half of the pair is empty in “{line}”: expected “present | absent”")
-    if not bar:
-        there_is = re.match(r"(there (?:is|are)) (?:an? )?(.+)", positive, re.IGNORECASE)
-        negative = (
-            "{} no {}".format(*there_is.groups()) if there_is else f"no evidence of {positive}"
-        )
-    return positive, negative
 
 
 class SimilarityExplorer:
@@ -118,7 +84,7 @@ class SimilarityExplorer:
         self.embedder = embedder
         self.note = getattr(embedder, "note", None) if note is None else note
         self.presets = {k: list(v) for k, v in (presets or default_presets()).items()}
-        self._images = _named_images(demo_images() if images is None else images)
+        self._images = named_images(demo_images() if images is None else images)
         self._image_cache: dict[str, np.ndarray] = {}
         self._text_cache: dict[str, np.ndarray] = {}
         self._map_cache: dict[tuple[str, str], np.ndarray] = {}
@@ -230,12 +196,12 @@ class SimilarityExplorer:
             self.refresh()
 
     def _uploaded(self, change) -> None:
-        files, problems = _uploaded_files(change["new"]), []
+        files, problems = uploaded_files(change["new"]), []
         for name, content in files:
             try:
                 file = BytesIO(content)
                 file.name = name  # so that an error names it
-                name = _free_name(name, self._images)
+                name = free_name(name, self._images)
                 self._images[name] = read_radiograph(file)
             except Exception as error:
                 problems.append(str(error))
@@ -385,35 +351,6 @@ class SimilarityExplorer:
         elif busy:
             text = f"<b>⏳ {text}</b>"
         self.status.value = text
-
-
-def _named_images(images) -> dict[str, object]:
-    if isinstance(images, (str, Path)):
-        images = find_radiographs(images)
-    if not isinstance(images, Mapping):
-        named = {}
-        for i, image in enumerate(images, 1):
-            name = Path(image).name if isinstance(image, (str, Path)) else f"image {i}"
-            named[_free_name(name, named)] = image
-        images = named
-    if not images:
-        raise ValueError("images is empty: expected at least one radiograph")
-    return {str(name): read_radiograph(image) for name, image in images.items()}
-
-
-def _free_name(name: str, taken) -> str:
-    """`name`, with a number where another image has it already."""
-    number, free = 2, name
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
-
-
-def _uploaded_files(value) -> list[tuple[str, bytes]]:
-    """(name, content) of a FileUpload's value: a dict in ipywidgets 7, a tuple in 8."""
-    if isinstance(value, Mapping):
-        return [(name, bytes(file["content"])) for name, file in value.items()]
-    return [(file["name"], bytes(file["content"])) for file in value]
 
 
 def _link(text: str, name: str, kind: str, content: bytes) -> str:
