@@ -2,9 +2,9 @@
 
 Every finding has noun phrases; frames put them into sentences that say it is present, absent or
 uncertain, with words for degree and side that fit the drawing. Each fourth noun phrase is held out:
-it is never used unless `held_out=True`, which then uses no other, so that a model can be asked about
-wording that it was not trained on. No classification prompt of three words or more, and no part of
-one, occurs in a training sentence (tests/test_reports.py).
+it is never used unless `held_out=True`, which then uses no other, so that a model can be asked
+about wording that it was not trained on. No classification prompt, and no part of one that has
+three words or more, occurs in a training sentence (tests/test_reports.py).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ NOUNS: dict[str, list[str]] = {
     ],
     "Pneumothorax": [
         "pneumothorax", "apical pneumothorax", "air in the pleural space", "pleural air collection",
-        "collapse of the lung from pneumothorax", "visible pleural line", "apicolateral pneumothorax",
+        "collapse of the lung from pneumothorax", "visible pleural line",
+        "apicolateral pneumothorax",
         "rim of pleural air",
     ],
     "Lung Lesion": [
@@ -95,7 +96,8 @@ FRAMES = {
         "there is {thing}", "{thing}", "{thing} is seen", "findings compatible with {thing}",
         "the image shows {thing}", "{thing} is noted", "new {thing}", "persistent {thing}",
         "interval development of {thing}", "again demonstrated is {thing}", "{thing}, unchanged",
-        "appearances in keeping with {thing}", "{thing} has increased", "redemonstration of {thing}",
+        "appearances in keeping with {thing}", "{thing} has increased",
+        "redemonstration of {thing}",
     ],
     "absent": [
         "no {noun}", "there is no {noun}", "no evidence of {noun}", "{noun} is not seen",
@@ -103,7 +105,8 @@ FRAMES = {
         "no {noun} or {other}", "neither {noun} nor {other} is seen", "free of {noun}",
     ],
     "uncertain": [
-        "possible {thing}", "{thing} cannot be excluded", "questionable {thing}", "{thing} is suspected",
+        "possible {thing}", "{thing} cannot be excluded", "questionable {thing}",
+        "{thing} is suspected",
         "may represent {thing}", "cannot rule out {thing}", "equivocal {thing}",
     ],
 }  # fmt: skip
@@ -127,7 +130,8 @@ PLAIN: dict[str, dict[str, list[str]]] = {
     },
     "Edema": {
         "present": [
-            "the pulmonary vessels are congested and indistinct", "hazy perihilar opacities on both sides",
+            "the pulmonary vessels are congested and indistinct",
+            "hazy perihilar opacities on both sides",
         ],
         "absent": ["the pulmonary vessels are normal", "pulmonary vascularity is normal"],
     },

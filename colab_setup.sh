@@ -1,0 +1,186 @@
+#!/usr/bin/env bash
+# Sets up MedCLIP helpers; see --help.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: bash colab_setup.sh [run | test] [--dry-run]
+
+  (nothing)   set up: make the package importable
+  run         set up, then execute all notebooks into runs/
+  test        set up, then run all checks and tests
+  --dry-run   say what would be installed and where, and stop
+
+Where a Python with torch and torchvision is at hand (Colab), only what is missing of
+requirements-colab.txt is added to it; torch, torchvision, numpy, transformers, ipywidgets and
+IPython stay as they are. Elsewhere everything goes into .venv (current releases) and, for the
+tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well.
+
+  PYTHON=...  the Python to use, 3.10 to 3.13 (default: python3)
+  MEDCLIP_HOME, MEDCLIP_MIRROR   where weights are kept, and a copy to download from
+TEXT
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+action=setup dry=
+for argument in "$@"; do
+    case $argument in
+        run | test) action=$argument ;;
+        --dry-run) dry=yes ;;
+        -h | --help) usage && exit 0 ;;
+        *) echo "colab_setup.sh: unknown argument '$argument'" >&2 && usage >&2 && exit 2 ;;
+    esac
+done
+
+fail() {
+    printf 'colab_setup.sh: %s\n' "$@" >&2
+    exit 1
+}
+
+say() { printf '\n== %s\n' "$*"; }
+
+# The two below are asked of a Python, so that they mean what its pip would do.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+has() { (cd / && "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))" "${@:2}"); }
+
+python=${PYTHON:-python3}
+found=$(version_of "$python") || fail "no Python at '$python': install one, or name it with PYTHON="
+case $found in
+    3.10 | 3.11 | 3.12 | 3.13) ;;
+    *) fail "Python $found at '$python': expected 3.10 to 3.13; name another with PYTHON=" ;;
+esac
+
+pip_install() { # python, then pip's arguments
+    "$1" -m pip install --quiet --disable-pip-version-check --retries 2 "${@:2}" && return
+    fail "pip could not install what is needed (its own message stands above)." \
+        "If it found no connection: this needs the package index, once. A mirror: PIP_INDEX_URL."
+}
+
+# --- an environment that has torch ---------------------------------------------------------------
+
+keep=(torch torchvision numpy transformers ipywidgets IPython)
+
+missing_of() { # python, requirements file: the lines that are not satisfied
+    "$1" - "$2" <<'PYTHON'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+try:
+    from packaging.requirements import Requirement
+except ImportError:
+    from pip._vendor.packaging.requirements import Requirement
+for line in open(sys.argv[1]):
+    line = line.split("#")[0].strip()
+    if line:
+        requirement = Requirement(line)
+        try:
+            if version(requirement.name) in requirement.specifier:
+                continue
+        except PackageNotFoundError:
+            pass
+        print(line)
+PYTHON
+}
+
+add_to_environment() {
+    local missing kept site
+    missing=$(missing_of "$python" "$here/requirements-colab.txt")
+    say "Python $found at $(command -v "$python") has torch: adding ${missing:-nothing}" | tr '\n' ' '
+    echo
+    [ -z "$dry" ] || exit 0
+    if [ -n "$missing" ]; then
+        kept=$(mktemp)
+        "$python" - "${keep[@]}" >"$kept" <<'PYTHON'
+import sys
+from importlib.metadata import PackageNotFoundError, version
+for name in sys.argv[1:]:
+    try:
+        print(f"{name}=={version(name)}")
+    except PackageNotFoundError:
+        pass
+PYTHON
+        printf '%s\n' "$missing" >"$kept.missing"
+        pip_install "$python" --constraint "$kept" --requirement "$kept.missing"
+        rm -f "$kept" "$kept.missing"
+    fi
+    # Not editable: an editable install is seen only by kernels that start after it.
+    site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
+    if ! diff -rq -x __pycache__ "$here/medclip_helpers" "$site/medclip_helpers" >/dev/null 2>&1; then
+        pip_install "$python" --no-deps --force-reinstall "$here"
+    fi
+}
+
+# --- an environment of our own -------------------------------------------------------------------
+
+make_environment() { # python, folder, constraints file or nothing
+    local base=$1 folder=$here/$2 constraints=${3:-} stamp free
+    stamp=$( (cat "$here/pyproject.toml" ${constraints:+"$constraints"} && version_of "$base") | cksum)
+    say "Python $(version_of "$base") in $2${constraints:+, versions of $(basename "$constraints")}"
+    [ -z "$dry" ] || return 0
+    [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && return 0
+    free=$(df -Pk "$here" | awk 'NR == 2 { print int($4 / 1048576) }')
+    [ "$free" -ge 9 ] || fail "$free GiB free under $here: torch and its CUDA libraries need 9 GiB"
+    rm -rf "$folder"
+    "$base" -m venv "$folder" || fail "could not make $folder (on Debian: apt-get install python3-venv)"
+    # One command: torch and torchvision must be chosen together.
+    pip_install "$folder/bin/python" ${constraints:+--constraint "$constraints"} \
+        --editable "$here[notebooks,test]"
+    echo "$stamp" >"$folder/stamp"
+}
+
+colab_python() { # the Python of Colab's runtime where there is one, else the default
+    local candidate
+    for candidate in python3.13 "$HOME"/.pyenv/versions/3.13*/bin/python; do
+        if [ "$(version_of "$candidate")" = 3.13 ]; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "$python"
+}
+
+if has "$python" torch torchvision; then
+    add_to_environment
+    newest=
+    colab=$python
+else
+    newest=$here/.venv/bin/python
+    colab=$here/.venv-colab/bin/python
+    if [ "$action" = test ]; then
+        make_environment "$(colab_python)" .venv-colab "$here/constraints/colab.txt"
+    fi
+    make_environment "$python" .venv
+    [ -z "$dry" ] || exit 0
+fi
+
+# --- actions -------------------------------------------------------------------------------------
+
+cd "$here"
+if [ "$action" = setup ]; then
+    say "ready: ${newest:-$python} imports medclip_helpers"
+elif [ "$action" = run ]; then
+    exec "${newest:-$python}" -m medclip_helpers.batch notebooks/*.ipynb --output runs
+else
+    results=() failed=0
+    part() { # title, command
+        local start=$SECONDS outcome=passed
+        say "$1"
+        "${@:2}" || outcome=FAILED failed=1
+        results+=("$(printf '%5d s  %-6s  %s' $((SECONDS - start)) $outcome "$1")")
+    }
+    if [ -z "$newest" ]; then
+        has "$colab" pytest xdist nbval ruff || pip_install "$colab" pytest pytest-xdist nbval ruff build
+    fi
+    part "style of the code" "$colab" -m ruff check .
+    part "form of the notebooks" "$colab" tools/format_notebooks.py --check
+    part "tests, Colab's versions" \
+        "$colab" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser"
+    part "explorer in a browser" "$colab" -m pytest -q -m browser
+    part "notebooks" "$colab" -m pytest -q -m notebooks
+    if [ -n "$newest" ]; then
+        part "tests, current releases" \
+            "$newest" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser and not slow"
+    fi
+    say "summary"
+    printf '%s\n' "${results[@]}"
+    exit $failed
+fi
