@@ -70,6 +70,7 @@ def plot_similarities(
     rows.draw(right)
     right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
     right.margins(x=0.18)
+    right.locator_params(axis="x", nbins=6)
     right.set_xlabel(wrap(xlabel, 46), parse_math=False)
     tidy(right)
     return figure
@@ -354,7 +355,7 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     contributions = to_array(contributions).astype(float)
     if contributions.ndim != 2:
         raise ValueError(f"contributions has shape {contributions.shape}, expected (h, w)")
-    figure = new_figure(7.8, 4.4, note)
+    figure = new_figure(7.8, 4.1, note)
     figure.suptitle(
         f"{wrap(text, 74, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
         fontsize=11, parse_math=False,
