@@ -56,10 +56,10 @@ except ModuleNotFoundError:
             "  os.environ['MEDCLIP_REPOSITORY'] = 'https://github.com/<owner>/<name>'\\n"
             "or upload dist/medclip_colab.ipynb instead, which carries the package inside."
         ) from None
-    if not os.path.isdir("medclip-colab"):
-        clone = ["git", "clone", "--quiet", "--depth", "1", repository, "medclip-colab"]
+    if not os.path.isdir("medclip-helpers"):
+        clone = ["git", "clone", "--quiet", "--depth", "1", repository, "medclip-helpers"]
         subprocess.run(clone, check=True)
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "./medclip-colab"]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "./medclip-helpers[notebooks]"]
     subprocess.run(install, check=True)
     importlib.invalidate_caches()
     import medclip_helpers

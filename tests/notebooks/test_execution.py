@@ -1,0 +1,212 @@
+"""Every notebook runs, with two sets of parameters, and stored outputs are what a run gives."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medclip_helpers import batch
+from medclip_helpers.demo.phantoms import draw_phantom
+
+pytestmark = pytest.mark.notebooks
+pytest.importorskip("papermill")
+
+ROOT = Path(__file__).parent.parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+# The second set, with values that take another way through the notebook; IMAGES is a folder of
+# radiographs with one file that is none. The first set is the defaults, on the demo model.
+IMAGES = "IMAGES"
+OTHERS = {
+    "00_setup": {"finding": "Edema", "seed": 5},
+    "01_pretrained_model": {"seed": 8, "image": f"{IMAGES}/0.png"},
+    "02_prompt_classification": {
+        "images": IMAGES, "classes": "covid", "prompts_per_class": 3, "ensemble": False,
+    },
+    "03_semantic_loss": {"seed": 1},
+    "04_similarity_explorer": {"seed": 1},
+    "05_pretraining": {"seed": 1},
+    "06_reproduce_results": {"seed": 1},
+}  # fmt: skip
+
+_spec = importlib.util.spec_from_file_location("fmt", ROOT / "tools" / "format_notebooks.py")
+fmt = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(fmt)
+
+
+def defaults(path: Path) -> dict:
+    return {"model": "demo"} if "model" in batch.notebook_parameters(path) else {}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def records(folder) -> dict[tuple[str, str], dict]:
+    """(notebook, "first" or "second") -> the record of its run. All runs start here."""
+    images = folder / "images"
+    images.mkdir()
+    for seed in range(3):
+        Image.fromarray(draw_phantom(seed).image).save(images / f"{seed}.png")
+    (images / "broken.png").write_bytes(b"no picture")
+    asked = {}
+    for path in NOTEBOOKS:
+        second = json.loads(json.dumps(OTHERS[path.stem]).replace(IMAGES, str(images)))
+        asked[path.stem, "first"] = path, defaults(path)
+        asked[path.stem, "second"] = path, defaults(path) | second
+    work = folder / "work"
+    work.mkdir()
+    runs = batch.plan(asked.values(), folder / "out")
+    before = os.getcwd()
+    os.chdir(work)
+    try:
+        found = {Path(record["folder"]): record for record in batch.run_all(runs, processes=2)}
+    finally:
+        os.chdir(before)
+    return {key: found[run.folder] for key, run in zip(asked, runs, strict=True)}
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+@pytest.mark.parametrize("name", NAMES)
+def test_runs(records, name, which):
+    record = records[name, which]
+    assert record["status"] == "ok", record["error"]
+    assert record["summary"]
+    assert record["metrics"]
+    written = {path.suffix for path in Path(record["folder"]).iterdir()}
+    assert {".ipynb", ".json"} <= written
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_set_changes_what_comes_out(records, name):
+    first, second = (executed(records[name, which]) for which in ("first", "second"))
+    assert [c.get("outputs") for c in first["cells"]] != [c.get("outputs") for c in second["cells"]]
+
+
+def executed(record: dict) -> dict:
+    file = Path(record["folder"]) / f"{record['notebook']}.ipynb"
+    notebook = json.loads(file.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if "injected-parameters" not in fmt.tags(cell)]
+    return fmt.canonical(notebook | {"cells": cells}, file.name, fmt.repository_address())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_stored_outputs_are_what_a_fresh_run_gives(records, path):
+    """Text to the letter; pictures have to look alike."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    fresh = fmt.keep_pictures(executed(records[path.stem, "first"]), stored)
+    outputs = [[c.get("outputs") for c in notebook["cells"]] for notebook in (fresh, stored)]
+    assert outputs[0] == outputs[1], "run tools/format_notebooks.py --execute"
+
+
+def test_nothing_is_written_beside_the_output_folders(records, folder):
+    assert list((folder / "work").rglob("*")) == []
+
+
+def test_no_stored_output_names_a_place_on_somebodys_machine():
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            for output in cell.get("outputs", []):
+                words = json.dumps({k: v for k, v in output.items() if k != "data"})
+                words += "".join(output.get("data", {}).get("text/plain", ""))
+                assert not any(place in words for place in ("/tmp", "/home", "/root", "C:\\")), path
+
+
+def nbval(folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-q"]
+    command += ["-p", "no:cacheprovider", "--nbval-cell-timeout", "600", str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def prepare(path: Path, folder: Path) -> Path:
+    """The notebook with CI's parameters in it, not yet run."""
+    target = folder / path.name
+    command = [sys.executable, "-m", "papermill", "--prepare-only", str(path), str(target)]
+    parameters = defaults(path) | {"output_dir": str(folder / path.stem)}
+    for name, value in parameters.items():
+        command += ["-p", name, value]
+    subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_nbval(path, tmp_path):
+    """Marked cells give their stored output again, and the rest runs."""
+    prepare(path, tmp_path)
+    done = nbval(tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+def test_nbval_notices_a_changed_output(tmp_path):
+    """The check above has teeth, with parameters injected and all."""
+    form = {"tags": ["parameters"]}, 'output_dir = ""  #@param {type: "string"}', []
+    result = [{"output_type": "stream", "name": "stdout", "text": "3\n"}]
+    cells = [
+        {
+            "cell_type": "code", "id": str(i), "metadata": metadata, "source": source,
+            "outputs": outputs, "execution_count": i + 1,
+        }
+        for i, (metadata, source, outputs) in enumerate(
+            [form, ({"tags": [fmt.KEPT]}, "print(1 + 1)", result)]
+        )
+    ]  # fmt: skip
+    language = {"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
+    notebook = {"cells": cells, "metadata": language, "nbformat": 4, "nbformat_minor": 5}
+    source, prepared = tmp_path / "wrong.ipynb", tmp_path / "prepared"
+    source.write_text(json.dumps(notebook))
+    prepared.mkdir()
+    prepare(source, prepared)
+    done = nbval(prepared)
+    assert done.returncode == 1
+    assert "1 failed" in done.stdout and "mismatch" in done.stdout
+
+
+def papermill(notebook: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", str(notebook), "out.ipynb"]
+    return subprocess.run(
+        [*command, *arguments], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (["-p", "modell", "demo"], "unknown parameter 'modell'"),
+        (["-p", "prompts_per_class", "many"], "'prompts_per_class' must be int, got str 'many'"),
+    ],
+)
+def test_a_wrong_parameter_stops_papermill_before_anything_runs(argument, message, tmp_path):
+    done = papermill(ROOT / "notebooks" / "02_prompt_classification.ipynb", *argument, cwd=tmp_path)
+    assert done.returncode != 0
+    assert message in done.stderr and "prompts_per_class: int = 10" in done.stderr
+    cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
+    ran = [cell for cell in cells if cell.get("execution_count")]
+    assert "check_parameters(In)" in "".join(ran[-1]["source"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.ipynb"]
+
+
+def test_papermill_as_the_readme_says(tmp_path):
+    """From any directory, and the table lands where output_dir says."""
+    images = tmp_path / "scans"
+    images.mkdir()
+    for seed in range(2):
+        Image.fromarray(np.asarray(draw_phantom(seed).image)).save(images / f"{seed}.png")
+    done = papermill(
+        ROOT / "notebooks" / "02_prompt_classification.ipynb",
+        "-p", "model", "demo", "-p", "image_dir", "scans", "-p", "output_dir", "found",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = (tmp_path / "found" / "classification.csv").read_text().splitlines()
+    assert len(table) == 3
+    assert list((tmp_path / "found").glob("*.png"))
