@@ -59,8 +59,8 @@ except ModuleNotFoundError:
     if not os.path.isdir("medclip-helpers"):
         clone = ["git", "clone", "--quiet", "--depth", "1", repository, "medclip-helpers"]
         subprocess.run(clone, check=True)
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "./medclip-helpers[notebooks]"]
-    subprocess.run(install, check=True)
+    install = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, "./medclip-helpers[notebooks]"], check=True)
     importlib.invalidate_caches()
     import medclip_helpers
 '''
