@@ -355,4 +355,4 @@ class SimilarityExplorer:
 
 def _link(text: str, name: str, kind: str, content: bytes) -> str:
     data = base64.b64encode(content).decode()
-    return f'<a download="{name}" href="data:{kind};base64,{data}" style="color:#0072B2">{text}</a>'
+    return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
