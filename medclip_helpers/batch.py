@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 from tqdm.auto import tqdm
 
-from .batch_report import one_line, write_report
+from .batch_report import one_line, varying, write_report
 from .notebook import Parameter, known_parameters, validate, write_whole
 
 PACKAGE = Path(__file__).resolve().parent
@@ -302,13 +302,13 @@ def main(arguments: list[str] | None = None) -> int:
         for record in run_all(todo, options.processes):
             records[Path(record["folder"])] = record
             if record["status"] != "ok":
-                tqdm.write(one_line(record))
+                tqdm.write(one_line(record, record["parameters"]))
     except KeyboardInterrupt:
         tqdm.write("interrupted: start again to do the rest")
     done = [records[run.folder] for run in runs if run.folder in records]
     write_report(done, output)
     for record in done:
-        tqdm.write(one_line(record))
+        tqdm.write(one_line(record, varying(done)))
     tqdm.write(f"{output / 'summary.csv'}\n{output / 'index.html'}")
     if len(done) < len(runs):
         sys.stdout.flush()

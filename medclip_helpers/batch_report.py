@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -28,14 +29,26 @@ img {{ max-width: 100%; max-height: 30rem; margin: .5rem 1rem .5rem 0; }}
 """
 
 
-def one_line(record: dict) -> str:
+def varying(records: list[dict]) -> set[str]:
+    """The parameters that are not the same in all runs."""
+    names = {name for record in records for name in record["parameters"]}
+    values = {name: [record["parameters"].get(name) for record in records] for name in names}
+    return {name for name in names if any(value != values[name][0] for value in values[name])}
+
+
+def title(record: dict, names: Iterable[str]) -> str:
+    """The notebook, and those of its parameters that are among `names`."""
+    chosen = {name: value for name, value in record["parameters"].items() if name in names}
+    return record["notebook"] + "".join(f" {name}={value}" for name, value in chosen.items())
+
+
+def one_line(record: dict, names: Iterable[str]) -> str:
     """What a run found, how long it took and where it is."""
-    name = record["notebook"] + "".join(f" {k}={v}" for k, v in record["parameters"].items())
     found = record["summary"] or "done"
     if record["status"] != "ok":
         found = f"FAILED: {record['error']}"
     took = f"{record['seconds']} s" + (" (earlier)" if record.get("kept") else "")
-    return f"{name}: {found} | {took} | {os.path.relpath(record['folder'])}"
+    return f"{title(record, names)}: {found} | {took} | {os.path.relpath(record['folder'])}"
 
 
 def summary_table(records: list[dict], output: Path) -> pd.DataFrame:
@@ -63,23 +76,23 @@ def write_report(records: list[dict], output: Path) -> None:
         count=len(records),
         failed=sum(record["status"] != "ok" for record in records),
         table=table.drop(columns="folder").to_html(index=False, na_rep="", border=0),
-        sections="\n".join(_section(record, output) for record in records),
+        sections="\n".join(_section(record, output, varying(records)) for record in records),
     )
     write_whole(output / "index.html", page)
 
 
-def _section(record: dict, output: Path) -> str:
+def _section(record: dict, output: Path, names: set[str]) -> str:
     folder = Path(record["folder"])
     executed = folder / f"{record['notebook']}.ipynb"
     link = html.escape(Path(os.path.relpath(executed, output)).as_posix())
-    title = html.escape(one_line(record).split(": ")[0])
+    heading = html.escape(title(record, names))
     failed = record["status"] != "ok"
     found = html.escape(record["error"] if failed else record["summary"])
     kind = ' class="failed"' if failed else ""
     pictures = "\n".join(
         f'<img alt="figure" src="data:image/png;base64,{png}">' for png in figures(executed)
     )
-    return f'<h2><a href="{link}">{title}</a></h2>\n<p{kind}>{found}</p>\n{pictures}'
+    return f'<h2><a href="{link}">{heading}</a></h2>\n<p{kind}>{found}</p>\n{pictures}'
 
 
 def figures(executed: Path) -> list[str]:
