@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 SCRATCH = ".partial"  # never matches CHECKPOINT
 FILE_LIST = "files.json"
+# Beginnings of the names of files in a checkpoint that only a continued run needs.
+TRAINER_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", FILE_LIST)
 
 
 def _sync(path: Path) -> None:
@@ -78,10 +80,11 @@ def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def copy_model(checkpoint: Path, run: Path, names: list[str]) -> None:
-    """Copy a checkpoint's model files to the run's folder, each under its name in one step."""
-    for name in names:
-        part = run / f"{SCRATCH}-{name}"
-        shutil.copyfile(checkpoint / name, part)
-        _sync(part)
-        os.replace(part, run / name)
+def copy_model(checkpoint: Path, run: Path) -> None:
+    """Copy what is not the Trainer's to the run's folder, each file under its name in one step."""
+    for file in checkpoint.iterdir():
+        if not file.name.startswith(TRAINER_STATE):
+            part = run / f"{SCRATCH}-{file.name}"
+            shutil.copyfile(file, part)
+            _sync(part)
+            os.replace(part, run / file.name)

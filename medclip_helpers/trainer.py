@@ -73,6 +73,8 @@ class MedCLIPTrainer(Trainer):
         loss = ImageTextContrastiveLoss(model, config.label_similarity, config.label_temperature)
         super().__init__(loss, arguments, collator, dataset, callbacks=[_Glue(self)])
         self.remove_callback(PrinterCallback)  # it prints; the progress bar is _Glue's
+        show = config.progress and self.is_world_process_zero()
+        self.bar = tqdm(total=arguments.max_steps, unit="step", disable=not show)
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
 
     @staticmethod
@@ -124,27 +126,21 @@ class MedCLIPTrainer(Trainer):
             batch["text_labels"] = inputs["text_labels"]
         loss = model(**batch)["loss_value"]
         if not loss.isfinite():
-            self._stop(f"the loss is {loss.item()} at step {self.state.global_step + 1}")
+            raise self._stopped(f"the loss is {loss.item()} at step {self.state.global_step + 1}")
         return loss
 
-    def _stop(self, what: str, advice: str = "a lower learning rate may help") -> None:
+    def _stopped(
+        self, what: str, advice: str = "a lower learning rate may help"
+    ) -> TrainingStopped:
         kept = list(run_folder.checkpoints(self.run).values())
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
-        raise TrainingStopped(f"{what}: training stopped; {last}; {advice}")
+        return TrainingStopped(f"{what}: training stopped; {last}; {advice}")
 
     # --- checkpoints --------------------------------------------------------------------------
 
     @property
     def medclip(self) -> MedCLIPModel:
         return self.model.model
-
-    @property
-    def model_files(self) -> list[str]:
-        """Names of the files in a checkpoint that `load_medclip` reads."""
-        state = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", "training")
-        folder = list(run_folder.checkpoints(self.run).values())[-1]
-        names = json.loads((folder / run_folder.FILE_LIST).read_text())
-        return [name for name in names if not name.startswith(state)]
 
     def _settings(self) -> dict:
         return {
@@ -161,6 +157,7 @@ class MedCLIPTrainer(Trainer):
                 "resume=True to go on from there, or another output_dir"
             )
         self._clear_scratch()
+        self.accelerator.wait_for_everyone()
         if not found:
             return None
         folder = list(found.values())[-1]
@@ -191,7 +188,6 @@ class MedCLIPTrainer(Trainer):
         if self.is_world_process_zero():
             for left in self.run.glob(f"{run_folder.SCRATCH}*"):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
-        self.accelerator.wait_for_everyone()
 
     def _get_output_dir(self, trial) -> str:
         return str(self._scratch or self.run)
@@ -200,7 +196,7 @@ class MedCLIPTrainer(Trainer):
         """The Trainer writes its files into a scratch folder, which then takes its name."""
         step = self.state.global_step
         if not all(p.isfinite().all() for p in self.medclip.parameters()):
-            self._stop(f"a weight is not finite at step {step}")
+            raise self._stopped(f"a weight is not finite after step {step}")
         self._scratch = self.run / run_folder.SCRATCH
         written = self._scratch / f"checkpoint-{step}"
         try:
@@ -211,22 +207,32 @@ class MedCLIPTrainer(Trainer):
                 run_folder.publish(written, self.run)
                 run_folder.rotate(self.run, self.config.keep_last, self.best_step())
         except Exception as error:  # torch and safetensors have exceptions of their own for a disk
-            shutil.rmtree(self._scratch, ignore_errors=True)
             what = f"checkpoint of step {step} could not be written to {self.run} ({error})"
-            try:
-                self._stop(what, "make room and call again with resume=True")
-            except TrainingStopped as stopped:
-                raise stopped from error
+            raise self._stopped(what, "make room and call again with resume=True") from error
         finally:
             self._scratch = None
+            self._clear_scratch()
         self.accelerator.wait_for_everyone()
+
+    def leave_result(self) -> int:
+        """Copy the best checkpoint's model to the run's folder; returns its step."""
+        best = self.best_step()
+        try:
+            if self.args.should_save:
+                run_folder.copy_model(run_folder.checkpoints(self.run)[best], self.run)
+        except OSError as error:
+            what = f"the model of step {best} could not be copied to {self.run} ({error})"
+            raise self._stopped(what, "make room and call again with resume=True") from error
+        self.accelerator.wait_for_everyone()
+        return best
 
     def _save(self, output_dir=None, state_dict=None) -> None:
         if self.args.should_save:
-            self.medclip.save_pretrained(output_dir)
-            self.processor.save_pretrained(output_dir)
+            folder = Path(output_dir)
+            self.medclip.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
             settings = json.dumps(self._settings(), indent=2) + "\n"
-            (Path(output_dir) / SETTINGS_FILE).write_text(settings)
+            (folder / SETTINGS_FILE).write_text(settings)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
         self.medclip.from_pretrained(resume_from_checkpoint)
@@ -249,7 +255,8 @@ class MedCLIPTrainer(Trainer):
     def best_step(self) -> int:
         name = f"eval_{self.config.best_metric}"
         scores = {e["step"]: e[name] for e in self.state.log_history if name in e}
-        return max(scores, key=scores.get) if scores else self.state.global_step
+        kept = [step for step in run_folder.checkpoints(self.run) if step in scores]
+        return max(kept, key=scores.get) if kept else self.state.global_step
 
 
 class _Glue(TrainerCallback):
@@ -257,30 +264,27 @@ class _Glue(TrainerCallback):
 
     def __init__(self, trainer: MedCLIPTrainer):
         self.trainer = trainer
-        self.bar = None
+        self.shown: dict[str, float] = {}
 
     def on_train_begin(self, args, state, control, **kwargs):
-        show = self.trainer.config.progress and state.is_world_process_zero
-        self.bar = tqdm(
-            total=state.max_steps, initial=state.global_step, unit="step", disable=not show
-        )
+        self.trainer.bar.update(state.global_step)  # a continued run begins there
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         with torch.no_grad():
             self.trainer.medclip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
+        self.trainer.bar.update()
         if control.should_save:
-            # A continued run averages the loss anew from here; so must the uninterrupted one.
-            control.should_log = True
             if self.trainer.evaluate_model is not None:
                 metrics = self.trainer.evaluate_model(self.trainer.medclip.eval())
                 self.trainer.log({f"eval_{name}": value for name, value in metrics.items()})
+            # A continued run averages the loss anew from here; so must the uninterrupted one.
+            # (After the other log, which takes back such wishes.)
+            control.should_log = True
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['loss']:.3f}")
-
-    def on_train_end(self, args, state, control, **kwargs):
-        self.bar.close()
+        for name in ("loss", f"eval_{self.trainer.config.best_metric}"):
+            if name in logs:
+                self.shown[name.removeprefix("eval_")] = logs[name]
+        self.trainer.bar.set_postfix(self.shown)

@@ -28,7 +28,7 @@ from . import run_folder
 from .constants import IMAGE_SIZE
 from .model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from .processor import MedCLIPImageProcessor, MedCLIPProcessor
-from .trainer import SETTINGS_FILE, MedCLIPTrainer, TrainingStopped
+from .trainer import MedCLIPTrainer, TrainingStopped
 
 if TYPE_CHECKING:
     import pandas
@@ -216,14 +216,12 @@ def train(
         collator = MedCLIPCollator(processor)
     with _preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
-        trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
-    best = trainer.best_step()
-    kept = run_folder.checkpoints(run)
-    if trainer.is_world_process_zero():
-        names = [*trainer.model_files, SETTINGS_FILE]
-        run_folder.copy_model(kept[best], run, names)
-    trainer.accelerator.wait_for_everyone()
-    return TrainingResult(run, trainer.history(), best, kept)
+        try:
+            trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
+        finally:
+            trainer.bar.close()
+    best = trainer.leave_result()
+    return TrainingResult(run, trainer.history(), best, run_folder.checkpoints(run))
 
 
 @contextmanager
