@@ -354,5 +354,5 @@ class SimilarityExplorer:
 
 
 def _link(text: str, name: str, kind: str, content: bytes) -> str:
-    data = base64.b64encode(content).decode()
-    return f'<a download="{name}" href="data:{kind};base64,{data}">{text}</a>'
+    href = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f'<a download="{name}" href="{href}" style="text-decoration:underline">{text}</a>'

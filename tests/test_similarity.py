@@ -10,7 +10,12 @@ from transformers import BertConfig, BertTokenizer
 
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
-from medclip_helpers.similarity import make_embedder, pointing_hits, similarity_map
+from medclip_helpers.similarity import (
+    make_embedder,
+    pointing_game,
+    pointing_hits,
+    similarity_map,
+)
 
 WORDS = ["the", "heart", "is", "enlarged", "no", "edema", "effusion", "on", "left", "."]
 BACKBONES = {
@@ -168,3 +173,19 @@ def test_pointing_needs_a_lesion_and_matching_shapes():
         pointing_hits(np.zeros((2, 7, 7)), [np.ones((9, 9)), np.zeros((9, 9))])
     with pytest.raises(ValueError, match=r"\(1, 7, 7\) and masks \(2, 9, 9\)"):
         pointing_hits(np.zeros((1, 7, 7)), np.ones((2, 9, 9)))
+
+
+def test_pointing_game_on_phantoms(model, processor):
+    from medclip_helpers.demo.phantoms import draw_phantom
+
+    texts = {"Cardiomegaly": "the heart is enlarged .", "Pleural Effusion": "effusion on left"}
+    table = pointing_game(model, processor, texts, count=3, seed=5)
+    assert table["finding"].tolist() == list(texts) and table["phantoms"].tolist() == [3, 3]
+    drawn = [draw_phantom(seed, {"Cardiomegaly": 0.8}) for seed in (5, 6, 7)]
+    embedder = make_embedder(model, processor)
+    maps = [embedder.contributions(Image.fromarray(p.image), texts["Cardiomegaly"]) for p in drawn]
+    hits, chance = pointing_hits(maps, [p.masks["Cardiomegaly"] for p in drawn])
+    assert table["accuracy"][0] == pytest.approx(hits.mean())
+    assert table["chance"][0] == pytest.approx(chance.mean()) and 0 < chance.mean() < 1
+    again = pointing_game(model, processor, texts, count=3, seed=5)
+    assert again.equals(table)

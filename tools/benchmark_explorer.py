@@ -5,7 +5,8 @@
 
 "full" is the published shape, Swin-T and BERT-base, with random weights and the demo tokenizer:
 times do not depend on the values. Typing adds the explorer's pause (`TYPING_PAUSE`) to every text
-edit; a browser adds its own drawing. Prints the fastest, the median and the slowest in seconds; asserts nothing.
+edit; a browser adds its own drawing. Prints the fastest, the median and the slowest in seconds;
+asserts nothing.
 """
 
 from __future__ import annotations
@@ -88,9 +89,8 @@ def main() -> None:
     explorer = SimilarityExplorer(
         model, processor, images=[film(1000 + i) for i in range(4)], presets=PRESETS
     )
-    print(
-        f"{options.model} model, {options.threads} CPU threads, fastest, median, slowest in seconds;"
-    )
+    print(f"{options.model} model, {options.threads} CPU threads")
+    print("fastest, median and slowest in seconds")
     print(f"typing adds a pause of {TYPING_PAUSE} s")
     for name, seconds in measure(explorer, options.repeats).items():
         print(f"{name:45} {min(seconds):.3f} {statistics.median(seconds):.3f} {max(seconds):.3f}")
