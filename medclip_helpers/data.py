@@ -27,6 +27,7 @@ from .manifests import (
     encode_labels,
     label_manifest,
     labels_by_sentence,
+    normalize_sentence,
     read_manifest,
     read_sentences,
     split_report,
@@ -146,10 +147,10 @@ class UnpairedDataset(_StudyDataset):
 class PairedDataset(_StudyDataset):
     """Images, each with a text from its own report.
 
-    rows: `imgpath`, `report` and the 14 labels; rows without image or without a sentence are left
-        out, with a warning.
-    text: "sentence", any sentence of the report; "finding", one in which a finding is present (any
-        sentence where there is none); or "report", all sentences.
+    rows: `imgpath`, `report` (text, or a list of sentences) and the 14 labels; rows without image
+        or without a sentence are left out, with a warning.
+    text: "sentence", any sentence of the report; "finding", one in which a label is present, No
+        Finding included (any sentence where there is none); or "report", all sentences.
     sentences: labels by sentence (`Reports` and the 14 columns), looked up in the normalised form
         of `split_report`. A sentence that is not in it has unknown labels, NaN (the published
         dataset calls it No Finding). A whole report has the labels of its row.
@@ -167,7 +168,7 @@ class PairedDataset(_StudyDataset):
     ):
         if text not in ("sentence", "finding", "report"):
             raise ValueError(f"text={text!r}: expected 'sentence', 'finding' or 'report'")
-        split = [split_report(report) for report in rows["report"]]
+        split = [r if isinstance(r, list) else split_report(r) for r in rows["report"]]
         paired = rows["imgpath"].notna().to_numpy() & np.array([bool(s) for s in split], bool)
         if not paired.all():
             warnings.warn(
@@ -187,11 +188,13 @@ class PairedDataset(_StudyDataset):
                 for report, labels in zip(reports, self._labels, strict=True)
             ]
             return
-        self._texts = [[(s, labels_of.get(s, unknown)) for s in report] for report in reports]
+        self._texts = [
+            [(s, labels_of.get(normalize_sentence(s), unknown)) for s in report]
+            for report in reports
+        ]
         if text == "finding":
-            findings = np.array([label != "No Finding" for label in LABELS])
             self._texts = [
-                [pair for pair in texts if (pair[1][findings] == PRESENT).any()] or texts
+                [pair for pair in texts if (pair[1] == PRESENT).any()] or texts
                 for texts in self._texts
             ]
 

@@ -1,10 +1,11 @@
-"""Samples per second: this package's dataset beside the published one, on the same table.
+r"""Samples per second: this package's dataset beside the published one, on the same table.
 
 Needs published MedCLIP, in an environment of its own (its transformers is too old for this
 package's model, which is not used here):
 
     python3.11 -m venv published
-    published/bin/pip install torch torchvision "transformers==4.24.0" "numpy<2" pandas scikit-learn nltk wget textaugment pydicom tqdm
+    published/bin/pip install "transformers==4.24.0" "numpy<2" "pandas<2" torch torchvision \
+        scikit-learn nltk wget textaugment pydicom tqdm
     published/bin/pip install --no-deps medclip
     PYTHONPATH=. published/bin/python tools/benchmark_sampling.py
 
