@@ -17,7 +17,8 @@ PAGE = """<!doctype html>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }}
 table {{ border-collapse: collapse; font-size: 13px; }}
-th, td {{ padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #ddd; }}
+th, td {{ padding: .3rem .7rem; text-align: left; white-space: nowrap;
+  border-bottom: 1px solid #ddd; }}
 img {{ max-width: 100%; max-height: 30rem; margin: .5rem 1rem .5rem 0; }}
 .failed {{ color: #b00020; }}
 </style>
@@ -64,18 +65,20 @@ def summary_table(records: list[dict], output: Path) -> pd.DataFrame:
         | {"folder": os.path.relpath(record["folder"], output)}
         for record in records
     ]
-    return pd.concat([pd.DataFrame(rows), pd.DataFrame(ends)], axis=1)
+    table = pd.concat([pd.DataFrame(rows), pd.DataFrame(ends)], axis=1)
+    return table.convert_dtypes()  # a count stays a count beside a missing one
 
 
 def write_report(records: list[dict], output: Path) -> None:
     """Write summary.csv and index.html, a page that needs no other file, into `output`."""
     output.mkdir(parents=True, exist_ok=True)
     table = summary_table(records, output)
+    shown = table.drop(columns=["summary", "folder"])  # both are in the sections below it
     write_whole(output / "summary.csv", table.to_csv(index=False))
     page = PAGE.format(
         count=len(records),
         failed=sum(record["status"] != "ok" for record in records),
-        table=table.drop(columns="folder").to_html(index=False, na_rep="", border=0),
+        table=shown.to_html(index=False, na_rep="", border=0, float_format="{:.4g}".format),
         sections="\n".join(_section(record, output, varying(records)) for record in records),
     )
     write_whole(output / "index.html", page)

@@ -140,7 +140,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     assert "3/3" in done.stderr  # the progress bar
     rows = read_csv(tmp_path / "out" / "summary.csv")
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
-    assert [row["metrics.double"] for row in rows] == ["2.0", "", "6.0"]
+    assert [row["metrics.double"] for row in rows] == ["2", "", "6"]
     assert [row["number"] for row in rows] == ["1", "2", "3"]
     assert all(float(row["seconds"]) > 0 for row in rows)
     folders = [tmp_path / "out" / row["folder"] for row in rows]

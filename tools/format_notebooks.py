@@ -30,6 +30,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
 KEPT = "nbval-check-output"
 MIME_TYPES = ("text/plain", "text/html", "image/png")
 UNSET = "https://github.com/OWNER/"
