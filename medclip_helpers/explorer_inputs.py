@@ -11,7 +11,7 @@ from .radiograph import find_radiographs, read_radiograph
 
 
 def default_presets() -> dict[str, list[str]]:
-    """Name -> texts: classes of CheXpert, COVID and RSNA, and present against absent findings."""
+    """Name -> texts: plain sentences, prompts of three data sets, present against absent."""
     from . import prompts
 
     presets = {
@@ -21,9 +21,14 @@ def default_presets() -> dict[str, list[str]]:
     }
     lines = {name: [t for texts in p.values() for t in texts] for name, p in presets.items()}
     findings = [finding.lower() for finding in CHEXPERT_COMPETITION]
-    return lines | {
-        "Positive against negative": [f"There is {f}. | There is no {f}." for f in findings]
-    }
+    plain = [f"There is {finding}." for finding in findings]
+    plain[findings.index("cardiomegaly")] = "The heart is enlarged."
+    plain = {"Five findings": [*plain, "The lungs are clear."]}
+    return (
+        plain
+        | lines
+        | {"Positive against negative": [f"There is {f}. | There is no {f}." for f in findings]}
+    )
 
 
 def demo_images() -> dict[str, object]:

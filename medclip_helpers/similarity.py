@@ -153,11 +153,12 @@ def pointing_hits(contributions, masks, reach: int = 1) -> tuple[np.ndarray, np.
     return hits, chance
 
 
-def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0, reach: int = 1):
+def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0):
     """The pointing game on demo phantoms that show one finding each, by finding.
 
     texts: finding -> a text that says it is present. count: phantoms a finding.
-    Returns a DataFrame: finding, phantoms, accuracy, chance (both in [0, 1]).
+    Returns a DataFrame: finding, phantoms, and as shares in [0, 1]: accuracy and chance (on the
+    lesion or within one cell of it), strict_accuracy and strict_chance (on the lesion).
     """
     import pandas as pd
 
@@ -173,6 +174,10 @@ def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0, re
         maps = [
             similarity_map(model, batch, embeds)[:, 0].cpu() for batch in pixel_values.split(16)
         ]
-        hits, chance = pointing_hits(torch.cat(maps), [p.masks[finding] for p in phantoms], reach)
-        rows.append((finding, count, hits.mean(), chance.mean()))
-    return pd.DataFrame(rows, columns=["finding", "phantoms", "accuracy", "chance"])
+        masks = [p.masks[finding] for p in phantoms]
+        shares = [
+            x.mean() for reach in (1, 0) for x in pointing_hits(torch.cat(maps), masks, reach)
+        ]
+        rows.append((finding, count, *shares))
+    names = ["accuracy", "chance", "strict_accuracy", "strict_chance"]
+    return pd.DataFrame(rows, columns=["finding", "phantoms", *names])

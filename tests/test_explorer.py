@@ -402,6 +402,7 @@ def test_default_presets_and_images_can_be_shown(stub):
             explorer.score.value = score
             assert "drawn in" in message(explorer), message(explorer)
     assert list(explorer.presets) == [
+        "Five findings",
         "CheXpert classes",
         "COVID",
         "RSNA pneumonia",

@@ -187,5 +187,8 @@ def test_pointing_game_on_phantoms(model, processor):
     hits, chance = pointing_hits(maps, [p.masks["Cardiomegaly"] for p in drawn])
     assert table["accuracy"][0] == pytest.approx(hits.mean())
     assert table["chance"][0] == pytest.approx(chance.mean()) and 0 < chance.mean() < 1
+    hits, chance = pointing_hits(maps, [p.masks["Cardiomegaly"] for p in drawn], reach=0)
+    assert table["strict_accuracy"][0] == pytest.approx(hits.mean())
+    assert table["strict_chance"][0] == pytest.approx(chance.mean())
     again = pointing_game(model, processor, texts, count=3, seed=5)
     assert again.equals(table)
