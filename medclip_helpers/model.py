@@ -114,9 +114,13 @@ class MedCLIPVisionEncoder(nn.Module):
             features = features.permute(0, 3, 1, 2)
         return features
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """(images, 1 or 3, height, width) -> (images, projection_dim), not normalised."""
-        return self.projection_head(self.backbone(self._to_input_channels(pixel_values)))
+    def forward(self, pixel_values: Tensor, project: bool = True) -> Tensor:
+        """(images, 1 or 3, height, width) -> (images, projection_dim), not normalised.
+
+        project: False gives the backbone's pooled features (images, features) instead.
+        """
+        features = self.backbone(self._to_input_channels(pixel_values))
+        return self.projection_head(features) if project else features
 
 
 class MedCLIPVisionModelViT(MedCLIPVisionEncoder):
@@ -154,10 +158,21 @@ class MedCLIPTextModel(nn.Module):
         self.model = BertModel(self.config)
         self.projection_head = nn.Linear(self.config.hidden_size, projection_dim, bias=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(texts, tokens) integers and mask -> (texts, projection_dim), not normalised."""
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """(texts, tokens) integers and mask -> (texts, projection_dim), not normalised.
+
+        inputs_embeds: (texts, tokens, hidden) word embeddings, instead of `input_ids`.
+        """
         hidden = self.model(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            output_hidden_states=True,
         ).hidden_states
         pooled = torch.stack([hidden[1], hidden[2], hidden[-1]]).mean(dim=(0, 2))
         return self.projection_head(pooled)
