@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from itertools import product
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ CHEXPERT_GRAMMAR: dict[str, list[list[str]]] = {
             "enlarged cardiac contour",
             "cardiothoracic ratio exceeds one half",
             "increased transverse diameter of the heart",
-            "globular enlargement of the heart shadow",
+            "globular widening of the heart shadow",
             "left ventricular enlargement with a wide heart",
             "cardiac enlargement persists",
             "widened cardiac silhouette",
@@ -109,7 +110,7 @@ NORMAL_PROMPTS = [
     "no focal airspace disease",
     "unremarkable chest radiograph",
     "lungs are well aerated and free of infiltrate",
-    "no pleural fluid and no infiltrate",
+    "no infiltrate and no fluid in the chest",
     "normal cardiac and mediastinal contours",
 ]
 COVID_GRAMMAR = {
@@ -143,7 +144,7 @@ def _draw(name: str, sentences: list[str], n: int | None, seed: int) -> list[str
     """At most `n` of the sentences, in random order; all of them in their own order for None."""
     if n is None:
         return sentences
-    if not isinstance(n, int) or n < 1:
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
         raise ValueError(f"number of prompts a class is {n!r}, expected a whole number from 1")
     # A generator for each class: what one class gets does not depend on which others there are.
     return random.Random(f"{seed}:{name}").sample(sentences, min(n, len(sentences)))
@@ -181,7 +182,8 @@ def generate_class_prompts(
         blank not mentioned).
     labels: classes wanted; by default all except "No Finding".
 
-    Raises ValueError for a missing column, an unknown label, or a class without such a sentence.
+    Raises ValueError for a missing column, an unknown or repeated label, or a class without such a
+    sentence.
     """
     missing = [name for name in ("Reports", *CHEXPERT_LABELS) if name not in sentences.columns]
     if missing:
@@ -189,10 +191,12 @@ def generate_class_prompts(
     labels = CHEXPERT_LABELS[1:] if labels is None else labels
     if unknown := [name for name in labels if name not in CHEXPERT_LABELS]:
         raise ValueError(f"unknown labels {unknown}: expected some of {list(CHEXPERT_LABELS)}")
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"labels {list(labels)} name a class twice")
     positive = sentences[list(CHEXPERT_LABELS)] == 1
     prompts = {}
     for name in labels:
-        only = sentences.loc[positive[name] & (positive.sum(axis=1) == 1), "Reports"]
+        only = sentences.loc[positive[name] & (positive.sum(axis=1) == 1), "Reports"].dropna()
         if only.empty:
             raise ValueError(f"no sentence is positive for {name!r} alone")
         prompts[name] = _draw(name, sorted(set(only)), n, seed)
@@ -205,39 +209,48 @@ def load_class_prompts(
     """Prompts of a preset ("chexpert", "covid", "rsna") or of a reader's own JSON or YAML file.
 
     The file maps each class to a list of prompts. `n` and `seed` draw from either.
-    Raises FileNotFoundError for neither, ValueError naming what in the file is not of that form.
+    Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
+    with an ending is a file's), ValueError naming what in the file is not of that form.
     """
     if source in PRESETS:
         return _generate(PRESETS[source], n, seed)
     path = Path(source).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no prompts {str(source)!r}: expected one of {sorted(PRESETS)}, or a JSON or YAML file"
-        )
+        expected = f"expected one of {sorted(PRESETS)}, or a JSON or YAML file"
+        if path.suffix:
+            raise FileNotFoundError(f"no prompt file at {source}: {expected}")
+        raise ValueError(f"unknown prompts {str(source)!r}: {expected}")
     prompts = check_class_prompts(_read(path), str(path))
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
 
 
 def _read(path: Path):
-    text = path.read_text(encoding="utf-8")
-    if path.suffix.lower() == ".json":
-
-        def refuse_duplicates(pairs):
-            names = [name for name, _ in pairs]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{path} names class {twice[0]!r} twice")
-            return dict(pairs)
-
-        try:
-            return json.loads(text, object_pairs_hook=refuse_duplicates)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+    """What a JSON or YAML file says. Of two equal keys either parser would just keep the last."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            _refuse_repeats([key.value for key, _ in node.value], path)
+            return super().construct_mapping(node, deep)
+
+    def construct_object(pairs):
+        _refuse_repeats([name for name, _ in pairs], path)
+        return dict(pairs)
+
+    is_json = path.suffix.lower() == ".json"
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")  # with or without Windows' byte order mark
+        if is_json:
+            return json.loads(text, object_pairs_hook=construct_object)
+        return yaml.load(text, Loader)
+    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is not {'JSON' if is_json else 'YAML'}: {error}") from error
+
+
+def _refuse_repeats(names: list, path: Path) -> None:
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ValueError(f"{path} names class {name!r} twice")
 
 
 def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]:
@@ -246,8 +259,10 @@ def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]
         found = type(prompts).__name__
         raise ValueError(f"{where}: expected {{class: [prompt, ...]}}, got {found}")
     for name, sentences in prompts.items():
-        listed = isinstance(sentences, Sequence) and not isinstance(sentences, str)
-        if not (isinstance(name, str) and listed and sentences):
+        if not isinstance(name, str) or not name.strip():
+            # YAML 1.1 reads a bare No as false
+            raise ValueError(f"{where}: class name {name!r} is not a text (in YAML, quote it)")
+        if not isinstance(sentences, Sequence) or isinstance(sentences, str) or not sentences:
             raise ValueError(f"{where}: class {name!r} needs a non-empty list of prompts")
         for sentence in sentences:
             if not isinstance(sentence, str) or not sentence.strip():

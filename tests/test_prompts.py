@@ -47,6 +47,13 @@ def test_draws_are_seeded_without_repeats_and_leave_global_randomness_alone():
     assert len(generate_chexpert_class_prompts(n=100)["Cardiomegaly"]) == 15
 
 
+def test_a_class_draws_the_same_whatever_other_classes_there_are(tmp_path):
+    everything = generate_chexpert_class_prompts()
+    (tmp_path / "edema.json").write_text(json.dumps({"Edema": everything["Edema"]}))
+    alone = load_class_prompts(tmp_path / "edema.json", n=5, seed=3)
+    assert alone == {"Edema": generate_chexpert_class_prompts(n=5, seed=3)["Edema"]}
+
+
 def sentence_table(rows: dict[str, dict]) -> pd.DataFrame:
     table = pd.DataFrame(np.nan, index=range(len(rows)), columns=list(CHEXPERT_LABELS))
     for i, labels in enumerate(rows.values()):
@@ -71,6 +78,8 @@ def test_prompts_from_a_sentence_table_are_positive_for_one_class_only():
         generate_class_prompts(table, ["Fracture"])
     with pytest.raises(ValueError, match=r"unknown labels \['Flu'\]"):
         generate_class_prompts(table, ["Flu"])
+    with pytest.raises(ValueError, match=r"\['Edema', 'Edema'\] name a class twice"):
+        generate_class_prompts(table, ["Edema", "Edema"])
     with pytest.raises(ValueError, match=r"lacks the columns \['Reports'\]"):
         generate_class_prompts(table.drop(columns="Reports"))
 
@@ -99,29 +108,77 @@ def test_presets_by_name():
         ('{"a": ["x", 3]}', "prompt 3 of class 'a' is not a text"),
         ('{"a": [" "]}', "prompt ' ' of class 'a' is not a text"),
         ('{"a": ["x"], "a": ["y"]}', "names class 'a' twice"),
+        ('{"": ["x"]}', "class name '' is not a text"),
+        (b"\xff\xd8\xff", "is not JSON"),
         ("{}", "expected {class:"),
     ],
 )
 def test_bad_files_are_named(content, expected, tmp_path):
     file = tmp_path / "own.json"
-    file.write_text(content)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=expected) as caught:
         load_class_prompts(file)
     assert "own.json" in str(caught.value)
 
 
-def test_bad_yaml_and_unknown_presets(tmp_path):
-    (tmp_path / "own.yaml").write_text("a: [b")
-    with pytest.raises(ValueError, match=r"own\.yaml is not YAML"):
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a: [b", "is not YAML"),
+        ("a: [x]\nb: [y]\na: [z]", "names class 'a' twice"),
+        ("No: [no tube]", "class name False is not a text .in YAML, quote it"),
+        ("a: [1]", "prompt 1 of class 'a' is not a text"),
+        ("", "expected {class: .* got NoneType"),
+    ],
+)
+def test_bad_yaml_is_named(content, expected, tmp_path):
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"own\.yaml.*{expected}"):
         load_class_prompts(tmp_path / "own.yaml")
-    with pytest.raises(FileNotFoundError, match="no prompts 'flu': expected one of .*'chexpert'"):
+
+
+def test_block_yaml_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "own.yml").write_text("Flu:\n  - grippe\n  - flu\n", encoding="utf-8-sig")
+    assert load_class_prompts(tmp_path / "own.yml") == {"Flu": ["grippe", "flu"]}
+
+
+def test_unknown_presets_and_missing_files(tmp_path):
+    with pytest.raises(ValueError, match="unknown prompts 'flu': expected one of .*'chexpert'"):
         load_class_prompts("flu")
+    with pytest.raises(FileNotFoundError, match=r"no prompt file at .*flu\.yaml: expected one of"):
+        load_class_prompts(tmp_path / "flu.yaml")
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5])
+@pytest.mark.parametrize("n", [0, -1, 2.5, True])
 def test_number_of_prompts_is_checked(n):
     with pytest.raises(ValueError, match="expected a whole number from 1"):
         generate_chexpert_class_prompts(n=n)
+
+
+def test_each_class_is_padded_to_its_own_longest(standin_processor):
+    prompts = {"short": ["edema", "mild edema"], "long": ["no", "small left pleural effusion"]}
+    inputs = process_class_prompts(prompts, standin_processor.tokenizer)
+    for name, sentences in prompts.items():
+        one_by_one = [len(standin_processor.tokenizer(s)["input_ids"]) for s in sentences]
+        assert inputs[name]["input_ids"].shape == (2, max(one_by_one))
+        assert inputs[name]["attention_mask"].sum(1).tolist() == one_by_one
+    assert inputs["short"]["input_ids"].shape[1] < inputs["long"]["input_ids"].shape[1]
+
+
+def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standin_processor):
+    from medclip_helpers import checkpoints
+
+    asked = []
+
+    def load_tokenizer():
+        asked.append(1)
+        return standin_processor.tokenizer
+
+    monkeypatch.setattr(checkpoints, "load_tokenizer", load_tokenizer)
+    process_class_prompts({"a": ["edema"]}, standin_processor.tokenizer)
+    assert not asked
+    assert process_class_prompts({"a": ["edema"]})["a"]["input_ids"].shape[0] == 1
+    assert asked
 
 
 def test_tokenised_prompts_are_cut_at_the_limit(standin_processor):

@@ -1,10 +1,14 @@
 """Report sentences about drawn chests, from a seeded grammar, each with its labels.
 
 Every finding has noun phrases; frames put them into sentences that say it is present, absent or
-uncertain, with words for degree and side that fit the drawing. Each fourth noun phrase is held out:
-it is never used unless `held_out=True`, which then uses no other, so that a model can be asked
-about wording that it was not trained on. No classification prompt, and no part of one that has
-three words or more, occurs in a training sentence (tests/test_reports.py).
+uncertain, with words for degree and side that fit the drawing. Each fourth noun phrase is held out,
+and so are some sentences for a normal chest: never used unless `held_out=True`, which then uses no
+others, so that a model can be asked about wording that it was not trained on. (Frames and words of
+degree and side are common to both.)
+
+A phrase is a prompt or a sentence, a place of the prompts' grammar, a noun phrase or a whole
+sentence of this one, that has three words or more. No phrase of the prompts occurs in a training
+sentence and none of the training sentences' in a prompt (tests/test_reports.py).
 """
 
 from __future__ import annotations
@@ -67,8 +71,7 @@ NOUNS: dict[str, list[str]] = {
     "Pneumothorax": [
         "pneumothorax", "apical pneumothorax", "air in the pleural space", "pleural air collection",
         "collapse of the lung from pneumothorax", "visible pleural line",
-        "apicolateral pneumothorax",
-        "rim of pleural air",
+        "apicolateral pneumothorax", "rim of pleural air",
     ],
     "Lung Lesion": [
         "pulmonary nodule", "lung nodule", "nodular lesion", "rounded lung mass", "lung mass",
@@ -157,6 +160,15 @@ NORMAL = [
     "the lungs and the heart appear normal", "no active disease", "unremarkable examination",
     "no acute process in the chest", "stable normal appearances",
 ]  # fmt: skip
+HELD_OUT_NORMAL = [
+    "the chest is unremarkable", "no disease is evident in the chest",
+    "examination within normal limits",
+]  # fmt: skip
+# Two findings in one sentence, both present.
+PAIRS = [
+    "{thing} and {other}", "there is {thing} and {other}", "{thing} with {other}",
+    "{thing} is seen as well as {other}",
+]  # fmt: skip
 
 
 def _nouns(finding: str, held_out: bool) -> list[str]:
@@ -197,12 +209,16 @@ def write_sentence(
 
     severity in (0, 1] and side ("left", "right", "both") choose words; absent needs neither. An
     absent sentence may deny a second finding too; its labels then say so.
-    Raises ValueError for an unknown finding or state.
+    Raises ValueError for an unknown finding, state or side, or a severity out of range.
     """
     if finding not in NOUNS:
         raise ValueError(f"unknown finding {finding!r}: expected one of {list(NOUNS)}")
     if state not in STATES:
         raise ValueError(f"unknown state {state!r}: expected one of {STATES}")
+    if side not in SIDES:
+        raise ValueError(f"side of {finding} is {side!r}, expected one of {list(SIDES)}")
+    if not 0 < severity <= 1:
+        raise ValueError(f"severity of {finding} is {severity}, expected a number in (0, 1]")
     values = {finding: STATE_VALUES[state]}
     plain = [] if held_out else PLAIN.get(finding, {}).get(state, [])
     if plain and rng.random() < 0.3:
@@ -216,6 +232,18 @@ def write_sentence(
         words["other"] = rng.choice(_nouns(other, held_out))
         values[other] = 0.0
     return Sentence(frame.format(**words), _vector(values))
+
+
+def _write_pair(
+    finding: str, rng: random.Random, severity: float, side: str, held_out: bool
+) -> Sentence:
+    """One sentence that says `finding` and another are present, alike in degree and side."""
+    other = rng.choice([name for name in NOUNS if name != finding])
+    words = {
+        "thing": _thing(rng, finding, severity, side, held_out),
+        "other": _thing(rng, other, severity, side, held_out),
+    }
+    return Sentence(rng.choice(PAIRS).format(**words), _vector({finding: 1.0, other: 1.0}))
 
 
 def write_report(
@@ -239,7 +267,8 @@ def write_report(
         if not any(denied.labels[CHEXPERT_LABELS.index(n)] == 0 for n in findings):
             sentences.append(denied)
     if not set(findings) - {"Support Devices"}:
-        sentences.append(Sentence(rng.choice(NORMAL), _vector({"No Finding": 1.0})))
+        normal = HELD_OUT_NORMAL if held_out else NORMAL
+        sentences.append(Sentence(rng.choice(normal), _vector({"No Finding": 1.0})))
     rng.shuffle(sentences)
     return sentences
 
@@ -249,7 +278,8 @@ def sentence_table(
 ) -> pandas.DataFrame:
     """`count` sentences as a table: `Reports` and the 14 columns of CHEXPERT_LABELS.
 
-    Findings, states, degrees and sides are drawn evenly. Raises ValueError for an unknown state.
+    Findings, states, degrees and sides are drawn evenly; one in eight of those that say "present"
+    names two findings. Raises ValueError for an unknown state.
     """
     import pandas as pd
 
@@ -260,7 +290,10 @@ def sentence_table(
     for _ in range(count):
         finding, state = rng.choice(list(NOUNS)), rng.choice(list(states))
         severity, side = 1 - rng.random(), rng.choice(list(SIDES))
-        sentences.append(write_sentence(finding, state, rng, severity, side, held_out))
+        if state == "present" and rng.random() < 1 / 8:
+            sentences.append(_write_pair(finding, rng, severity, side, held_out))
+        else:
+            sentences.append(write_sentence(finding, state, rng, severity, side, held_out))
     labels = np.stack([s.labels for s in sentences]) if sentences else np.empty((0, 14))
     table = pd.DataFrame(labels, columns=list(CHEXPERT_LABELS))
     table.insert(0, "Reports", [s.text for s in sentences])
