@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+
 @dataclass
 class TrainingConfig:
     """Settings of a run. The defaults are the paper's (section 4.2) and its published script's.
@@ -171,9 +172,7 @@ def zero_shot_evaluator(
         with torch.no_grad():
             scores = PromptClassifier(model.eval())(pixel_values, prompt_inputs)["logits"]
         scores = scores.float().cpu().numpy()
-        areas = [
-            roc_auc_score(truth == k, scores[:, k]) for k in range(len(prompts)) if k in truth
-        ]
+        areas = [roc_auc_score(truth == k, scores[:, k]) for k in range(len(prompts)) if k in truth]
         return {
             "zero_shot_accuracy": float((scores.argmax(1) == truth).mean()),
             "zero_shot_auroc": float(np.mean(areas)),
