@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE_CHECKS = ("check", "read", "drop", "trust")
 _PROBLEMS_SHOWN = 20  # in one error message
+_SPOT_CHECKS = 200  # files
 _READERS = 8  # threads: a network drive answers several questions at once
 
 
@@ -191,7 +192,8 @@ class DataFolder:
         if how == "trust":
             return table
         there = table["file"].isin(set(self.files))
-        if how != "drop" and not there.all():
+        absent = [self.root / file for file in table["file"][~there]]
+        if absent and (how != "drop" or any(path.is_file() for path in _spread(absent))):
             # The listing may be older than the images.
             self.files = list_files(self.root, True, self.progress)
             there = table["file"].isin(set(self.files))
@@ -230,6 +232,11 @@ class DataFolder:
         )
 
 
+def _spread(files: list) -> list:
+    """Some of the files, evenly from all over: looking for each would be as slow as listing."""
+    return files[:: max(1, len(files) // _SPOT_CHECKS)]
+
+
 def _stamp(root: Path) -> list:
     """Changes with what stands in the folder and in its immediate subfolders."""
     folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
@@ -239,15 +246,17 @@ def _stamp(root: Path) -> list:
 def list_files(root: Path, refresh: bool = False, progress: bool = True) -> list[str]:
     """Every file below `root`, relative to it, with forward slashes, sorted.
 
-    The list is kept in the cache folder, and made anew with `refresh` and where something was added
-    to or taken from `root` or one of its immediate subfolders.
+    The list is kept in the cache folder, and made anew with `refresh`, where something was added to
+    or taken from `root` or one of its immediate subfolders, and where one of some 200 files that
+    are looked for is gone.
     """
     from .checkpoints import cache_folder
 
     root = root.resolve()
     kept = cache_folder() / "listings" / f"{hashlib.sha256(str(root).encode()).hexdigest()}.gz"
     stamp = _stamp(root)
-    if not refresh and (files := _read_listing(kept, stamp)) is not None:
+    files = None if refresh else _read_listing(kept, stamp)
+    if files is not None and all((root / file).is_file() for file in _spread(files)):
         return files
     files = []
     walk = tqdm(os.walk(root), desc=f"listing {root.name}", unit="folder", disable=not progress)

@@ -139,11 +139,11 @@ def read_rsna(folder: DataFolder) -> pd.DataFrame:
     """
     boxes, path = folder.read_csv("stage_2_train_labels.csv", ["patientId", "Target"])
     targets = boxes.groupby("patientId")["Target"]
+    given = boxes["Target"].tolist()
     folder.raise_if(
         [
             *(
-                f"{path}, row {row + 1}, column 'Target': {boxes['Target'].iat[row]!r}, "
-                "expected 1 or 0"
+                f"{path}, row {row + 1}, column 'Target': {given[row]!r}, expected 1 or 0"
                 for row in np.flatnonzero(~boxes["Target"].isin([0, 1]))
             ),
             *(
