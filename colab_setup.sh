@@ -123,7 +123,7 @@ make_environment() { # python, folder, constraints file or nothing
     "$base" -m venv "$folder" || fail "could not make $folder (on Debian: apt-get install python3-venv)"
     # One command: torch and torchvision must be chosen together.
     pip_install "$folder/bin/python" ${constraints:+--constraint "$constraints"} \
-        --editable "$here[notebooks,test]"
+        --editable "$here[notebooks,labeller,dicom,test]"
     echo "$stamp" >"$folder/stamp"
 }
 

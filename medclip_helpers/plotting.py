@@ -424,6 +424,7 @@ def plot_gallery(
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for panel in panels:
         panel.set_axis_off()
+        panel.set_anchor("N")  # where the layout has measured the title
     for panel, image, name in zip(panels, images, titles, strict=False):
         panel.imshow(to_radiograph(image, 256), cmap="gray", vmin=0, vmax=255)
         panel.set_title(wrap(name, 24), fontsize=8, parse_math=False)
