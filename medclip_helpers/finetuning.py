@@ -2,7 +2,8 @@
 
 Both take `labels` and return their loss, as `transformers.Trainer` and `ImageSuperviseLoss` expect.
 Freeze what should not move with `requires_grad_(False)`: a frozen encoder under
-`SuperviseClassifier` is a linear probe.
+`SuperviseClassifier` is a linear probe. What is frozen stays in eval mode: in train mode its
+dropout would go on, and batch normalisation would learn without a gradient. `tuning` trains them.
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ class SuperviseClassifier(nn.Module):
         self.model, self.mode = vision_model, mode
         self.fc = nn.Linear(features, 1 if mode == "binary" else num_class)
 
+    def train(self, mode: bool = True):
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+            self.model.eval()
+        return self
+
     def forward(
         self, pixel_values: Tensor, labels: Tensor | None = None, return_loss: bool = True, **unused
     ) -> dict[str, Tensor]:
@@ -127,6 +134,11 @@ class PromptTuningClassifier(nn.Module):
         # as large as the words that they stand beside
         context = torch.randn(sets, n_context, words.embedding_dim) * words.weight.std().item()
         self.context = nn.Parameter(context)
+
+    def train(self, mode: bool = True):
+        super().train(mode)
+        self.model.eval()
+        return self
 
     def encode_prompts(self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]) -> list[Tensor]:
         """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> [(prompts, dim)]."""
