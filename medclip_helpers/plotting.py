@@ -455,3 +455,45 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
     for axes in (top, bottom):
         tidy(axes)
     return figure
+
+
+def plot_intervals(
+    table, names: Sequence[str], *, single: Mapping | None = None, published: Mapping | None = None,
+    chance: float | None = None, title=None, xlabel="accuracy", note=None,
+) -> Figure:  # fmt: skip
+    """Figures with their intervals: a row each, in the order of the table, the first on top.
+
+    table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one a row.
+    single: name -> values that the row's value is the mean of, drawn as dots.
+    published: name -> the value that was reported for it, drawn as a diamond.
+    """
+    values = table[["value", "low", "high"]].to_numpy(float)
+    check_shape("names", np.asarray(names), (len(values),), "one a row of the table")
+    rows = Rows(names, 24, gap=0.3)
+    figure = new_figure(7.8, max(2.4, rows.height + 1.2), note)
+    axes = figure.subplots()
+    if chance is not None:
+        axes.axvline(chance, color="gray", linewidth=0.8, linestyle=":", label="chance")
+    for kind, places, style in (
+        ("one choice of prompts", single, dict(s=16, alpha=0.5, color=OTHER)),
+        ("published", published, dict(s=46, marker="D", color=COLORS[1], zorder=4)),
+    ):
+        points = [
+            (x, y)
+            for y, name in zip(rows.centres, names, strict=True)
+            for x in np.atleast_1d((places or {}).get(name, []))
+        ]
+        if points:
+            axes.scatter(*np.transpose(points), label=kind, **style)
+    ends = np.nan_to_num(np.abs(values[:, 1:] - values[:, :1])).T
+    axes.errorbar(
+        values[:, 0], rows.centres, xerr=ends, fmt="o", color=COLORS[0], capsize=3, zorder=3,
+        label="measured, with interval",
+    )  # fmt: skip
+    axes.grid(axis="x", alpha=0.3)
+    rows.draw(axes)
+    axes.set_xlabel(xlabel)
+    axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+    tidy(axes)
+    return figure

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -27,6 +28,9 @@ TEXTS = [
     "Bibasilar_atelectasis_without_a_single_place_at_which_a_line_could_be_broken",
     "edema",
 ]
+INTERVALS = pd.DataFrame(
+    {"value": [0.4, 0.8, 0.9], "low": [0.3, np.nan, 0.85], "high": [0.6, np.nan, 0.91]}
+)
 
 
 def figures() -> dict[str, Figure]:
@@ -68,7 +72,11 @@ def figures() -> dict[str, Figure]:
         "reliability": plotting.plot_reliability(
             probabilities > random.random(200), probabilities, note=NOTE
         ),
-    }
+        "intervals": plotting.plot_intervals(
+            INTERVALS, TEXTS[:3], single={TEXTS[0]: random.random(20)}, title="accuracies",
+            published={TEXTS[0]: 0.5, TEXTS[2]: 0.9}, chance=0.2, note=NOTE,
+        ),
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +308,19 @@ def test_reliability_bins_by_probability():
     np.testing.assert_allclose(observed, [[0.05, 0.5], [0.95, 1.0]])
 
 
+def test_intervals_end_where_the_table_says():
+    figure = plotting.plot_intervals(INTERVALS, ["a", "b", "c"], published={"c": 0.5})
+    (bars,) = figure.axes[0].containers
+    segments = bars.lines[2][0].get_segments()
+    ends = [segment[:, 0].tolist() for segment in segments]
+    np.testing.assert_allclose(ends, [[0.3, 0.6], [0.8, 0.8], [0.85, 0.91]])
+    (diamond,) = figure.axes[0].collections[:1]
+    heights = [segment[0, 1] for segment in segments]
+    np.testing.assert_allclose(diamond.get_offsets(), [[0.5, heights[2]]])
+    assert heights[0] < heights[1]  # the axis points down: the first row is on top
+    assert figure.axes[0].yaxis_inverted()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -319,6 +340,10 @@ def test_reliability_bins_by_probability():
         (
             lambda: plotting.plot_targets({"x": np.eye(3)}, ["a"], ["b"]),
             r"targets\['x'\] has shape \(3, 3\)",
+        ),
+        (
+            lambda: plotting.plot_intervals(INTERVALS, ["a"]),
+            r"names has shape \(1,\), expected \(3,\)",
         ),
         (lambda: plotting.plot_training_curve([{"step": 1}]), "'loss'"),
         (
