@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -141,10 +142,10 @@ class DataFolder:
         if not root.is_dir():
             raise FileNotFoundError(self.message(f"no folder {root}"))
         inner = sorted(path for path in root.iterdir() if path.is_dir())
-        found = [path for path in (root, *inner) if any(path.glob(marker))]
-        if not found:
+        found = next((path for path in (root, *inner) if any(path.glob(marker))), None)
+        if found is None:
             raise FileNotFoundError(self.message(f"no {marker} in {root}"))
-        self.root = found[0]
+        self.root = found
 
     def message(self, problems: str | Iterable[str]) -> str:
         """Problems, a line each, and the expected layout."""
@@ -165,7 +166,7 @@ class DataFolder:
             raise FileNotFoundError(self.message(f"no file {paths[0]}"))
         try:
             table = pd.read_csv(path, low_memory=False)
-        except (ValueError, OSError, EOFError, zlib.error) as error:
+        except (ValueError, OSError, EOFError, zlib.error, BadZipFile) as error:
             raise ValueError(self.message(f"cannot read {path} as a table: {error}")) from error
         missing = [column for column in columns if column not in table.columns]
         self.raise_if(f"{path}: no column {column!r}" for column in missing)
@@ -199,9 +200,8 @@ class DataFolder:
             there = table["file"].isin(set(self.files))
         if not there.any():
             raise ValueError(
-                self.message(f"none of {len(table)} images is in {self.root}, among them the first,"
-                             f" {self.root / table['file'].iat[0]}")
-            )  # fmt: skip
+                self.message(f"none of {len(table)} images is there, from {absent[0]} on")
+            )
         if how == "drop":
             if not there.all():
                 logger.info("%s: %d images are missing, left out", self.name, (~there).sum())

@@ -143,6 +143,10 @@ def read_rsna(folder: DataFolder) -> pd.DataFrame:
     folder.raise_if(
         [
             *(
+                f"{path}, row {row + 1}, column 'patientId': blank"
+                for row in np.flatnonzero(boxes["patientId"].isna())
+            ),
+            *(
                 f"{path}, row {row + 1}, column 'Target': {given[row]!r}, expected 1 or 0"
                 for row in np.flatnonzero(~boxes["Target"].isin([0, 1]))
             ),

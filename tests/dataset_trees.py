@@ -11,6 +11,12 @@ from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
 
 LABELS = list(CHEXPERT_LABELS)
 NAN = float("nan")
+CHEXPERT_VIEWS = (  # study and image
+    (1, "view1_lateral"),
+    (1, "view2_frontal"),
+    (2, "view1_frontal"),
+    (2, "view2_frontal"),
+)
 
 
 def _png() -> bytes:
@@ -43,19 +49,19 @@ def _study(i: int) -> dict:
 
 
 def chexpert_tree(folder: Path, patients: int = 60) -> Path:
-    """Two studies a patient, the first with a frontal and a lateral image; ten in valid."""
+    """Two studies a patient: lateral and frontal, frontal twice; ten patients are in valid.csv."""
     root = folder / "CheXpert-v1.0-small"
     for part, first, count in (("train", 1, patients), ("valid", 10**4, 10)):
         rows = []
         for patient in range(first, first + count):
-            for study, view in ((1, "frontal"), (1, "lateral"), (2, "frontal")):
-                place = f"{part}/patient{patient:05}/study{study}/view1_{view}.jpg"
+            for study, view in CHEXPERT_VIEWS:
+                place = f"{part}/patient{patient:05}/study{study}/{view}.jpg"
                 write(root / place)
                 rows.append(
                     {
                         "Path": f"CheXpert-v1.0-small/{place}",
                         "Sex": "Female",
-                        "Frontal/Lateral": view.capitalize(),
+                        "Frontal/Lateral": view.split("_")[1].capitalize(),
                         **_study(patient + study),
                     }
                 )

@@ -135,7 +135,7 @@ def test_counts_are_of_images_patients_and_present_labels(tmp_path):
 def test_chexpert_keeps_the_states_and_tests_on_the_radiologists_labels(tmp_path):
     root = chexpert_tree(tmp_path)
     table = build("chexpert", root)
-    assert len(table) == 70 * 3
+    assert len(table) == 70 * 4
     assert all("/valid/" in path for path in table.loc[table["split"] == "test", "imgpath"])
     assert all("/train/" in path for path in table.loc[table["split"] != "test", "imgpath"])
     assert len(patients(table, "valid")) == 6  # a tenth of 60
@@ -354,7 +354,7 @@ HOSTILE = {
     "chexpert label": ("chexpert", "train.csv", put("Edema", 2),
                        r"train\.csv, row 3, column 'Edema': \S*2\.0\)?, expected 1, 0, -1"),
     "chexpert repeated": ("chexpert", "train.csv", lambda t: pd.concat([t, t.iloc[[4]]]),
-                          r"train\.csv, row 181, column 'Path': .*view1_lateral.* second time"),
+                          r"train\.csv, row 241, column 'Path': .*view1_lateral.* second time"),
     "chexpert path": ("chexpert", "valid.csv", put("Path", "elsewhere.jpg"),
                       r"valid\.csv, row 3, column 'Path': 'elsewhere.jpg', expected 'CheXpert"),
     "chexpert no path": ("chexpert", "valid.csv", put("Path", None),
@@ -370,6 +370,8 @@ HOSTILE = {
                        lambda t: pd.concat([t, t.iloc[[0]]]), r"row 181, column 'dicom_id'"),
     "mimic study repeated": ("mimic-cxr", "mimic-cxr-2.0.0-chexpert.csv.gz",
                              lambda t: pd.concat([t, t.iloc[[0]]]), r"row 120, column 'study_id'"),
+    "mimic split repeated": ("mimic-cxr", "mimic-cxr-2.0.0-split.csv",
+                             lambda t: pd.concat([t, t.iloc[[0]]]), r"split.csv, row 181, column"),
     "mimic no split": ("mimic-cxr", "mimic-cxr-2.0.0-split.csv", lambda t: t.iloc[1:],
                        r"split of '20000000-AP' is nan, expected one of .*validate"),
     "mimic odd split": ("mimic-cxr", "mimic-cxr-2.0.0-split.csv", put("split", "dev"),
@@ -380,6 +382,8 @@ HOSTILE = {
                    r"row 3, column 'Target': 2, expected 1 or 0"),
     "rsna no label": ("rsna", "stage_2_train_labels.csv", put("Target", None),
                       r"row 3, column 'Target': nan, expected 1 or 0"),
+    "rsna no image": ("rsna", "stage_2_train_labels.csv", put("patientId", None),
+                      r"row 3, column 'patientId': blank"),
     "rsna both": ("rsna", "stage_2_train_labels.csv", put("Target", 0),
                   r"patientId 'b001' has both Target 1 and 0"),
 }  # fmt: skip
@@ -394,6 +398,13 @@ def test_a_wrong_table_is_named_and_the_layout_shown(case, tmp_path):
         build(name, root)
     assert DATASETS[name].layout in str(caught.value)
     assert DATASETS[name].source in str(caught.value)
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    root = rsna_tree(tmp_path)
+    (root / "stage_2_train_labels.csv").rename(root / "stage_2_train_labels.csv.zip")
+    with pytest.raises(ValueError, match=r"cannot read .*labels\.csv\.zip as a table"):
+        build("rsna", root)
 
 
 @pytest.mark.parametrize("name", TREES)
@@ -428,18 +439,20 @@ def test_missing_images_are_named_or_dropped_or_trusted(name, tmp_path, labeller
     for path in dropped["imgpath"]:
         os.remove(path)
     for images in ("check", "drop"):
-        with pytest.raises(ValueError, match=rf"none of {len(paths)} images is in .*\nexpected"):
+        with pytest.raises(
+            ValueError, match=rf"none of {len(paths)} images is there, from .*\nexpected"
+        ):
             build(name, root, images=images, **one)
 
 
 def test_dropping_looks_whether_the_missing_have_come(tmp_path):
     root = chexpert_tree(tmp_path)
-    late = root / "train/patient00001/study1/view1_frontal.jpg"
+    late = root / "train/patient00001/study2/view1_frontal.jpg"
     content = late.read_bytes()
     late.unlink()
-    assert len(build("chexpert", root, images="drop")) == 209
+    assert len(build("chexpert", root, images="drop")) == 279
     write(late, content)
-    assert len(build("chexpert", root, images="drop")) == 210
+    assert len(build("chexpert", root, images="drop")) == 280
 
 
 def test_an_unreadable_image_is_named_where_it_is_asked_for(tmp_path):
@@ -524,12 +537,12 @@ def test_what_came_after_the_listing_is_found(tmp_path):
     assert "README.txt" in list_files(root, progress=False)
     # Deep in the tree the listing cannot see it, but an image that is missing makes it look.
     root = chexpert_tree(tmp_path)
-    late = root / "train/patient00001/study1/view1_frontal.jpg"
+    late = root / "train/patient00001/study2/view1_frontal.jpg"
     content = late.read_bytes()
     late.unlink()
     list_files(root, progress=False)
     write(late, content)
-    assert len(build("chexpert", root)) == 210
+    assert len(build("chexpert", root)) == 280
 
 
 def test_a_damaged_or_impossible_cache_does_no_harm(tmp_path, monkeypatch):
@@ -621,5 +634,5 @@ def test_real_openi(tmp_path, labeller):
     assert (read.manifest["Cardiomegaly"] == 1).sum() > 300
     first = read.manifest.set_index("subject_id").loc["CXR1", "report"].iat[0]
     assert first.startswith("The cardiac silhouette") and first.endswith("Normal chest x-XXXX.")
-    with pytest.raises(ValueError, match="none of 7470 images is in"):
+    with pytest.raises(ValueError, match="none of 7470 images is there, from "):
         read_openi(tmp_path / "openi", progress=False)
