@@ -29,9 +29,9 @@ OTHERS = {
     "02_prompt_classification": {
         "images": IMAGES, "classes": "covid", "prompts_per_class": 3, "ensemble": False,
     },
-    "03_semantic_loss": {"seed": 1},
+    "03_semantic_loss": {"seed": 1, "steps": 20},
     "04_similarity_explorer": {"seed": 1},
-    "05_pretraining": {"seed": 1},
+    "05_pretraining": {"seed": 1, "samples": 200, "steps": 40, "augment": True},
     "06_reproduce_results": {"seed": 1},
 }  # fmt: skip
 
