@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .dataset_folders import DATASETS, DataFolder
-from .manifests import LABELS, _label_problems
+from .manifests import LABELS, label_problems
 
 _MIMIC_SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 _REPORT_SECTIONS = ("FINDINGS", "IMPRESSION", "FINDINGS AND IMPRESSION")
@@ -41,7 +41,7 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
     tables = []
     for part in parts:
         table, path = folder.read_csv(f"{part}.csv", ["Path", "Frontal/Lateral", *LABELS])
-        folder.raise_if([*_repeats(table, path, "Path"), *_label_problems(table, path)])
+        folder.raise_if([*_repeats(table, path, "Path"), *label_problems(table, path)])
         steps = table["Path"].str.split("/", n=1).str[1]
         pieces = steps.str.extract(r"^\w+/(?P<patient>patient\d+)/(?P<study>study\d+)/[^/]+$")
         wrong = np.flatnonzero(pieces["study"].isna())
@@ -78,7 +78,7 @@ def read_mimic(folder: DataFolder) -> pd.DataFrame:
             *_repeats(images, path, "dicom_id"),
             *_repeats(splits, splits_path, "dicom_id"),
             *_repeats(labels, labels_path, "study_id"),
-            *_label_problems(labels, labels_path),
+            *label_problems(labels, labels_path),
         ]
     )
     split = images["dicom_id"].map(splits.set_index("dicom_id")["split"])

@@ -29,13 +29,15 @@ def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(path).expanduser() for path in paths]
 
 
-def _label_problems(table: pd.DataFrame, path: Path) -> list[str]:
+def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
+    """A message for each label of `table` that is none of the four states; `path` is its file."""
     problems = []
     for label in LABELS:
         numbers = pd.to_numeric(table[label], errors="coerce")
         wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
+        given = table[label].tolist()  # Python's numbers: their repr is what the file says
         problems += [
-            f"{path}, row {row + 1}, column {label!r}: {table[label].iat[row]!r}, "
+            f"{path}, row {row + 1}, column {label!r}: {given[row]!r}, "
             "expected 1, 0, -1 or blank"
             for row in np.flatnonzero(wrong)
         ]
@@ -47,7 +49,7 @@ def _read_checked(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[st
     table = pd.read_csv(path)
     missing = [column for column in [*columns, *LABELS] if column not in table.columns]
     problems = [f"{path}: no column {column!r}" for column in missing]
-    return table, problems or _label_problems(table, path)
+    return table, problems or label_problems(table, path)
 
 
 def _check_images(table: pd.DataFrame, path: Path, root: Path) -> list[str]:
