@@ -5,13 +5,13 @@ tests/parity holds stand-in weights, a function of name and shape, and the outpu
 
 import pytest
 import torch
-from medclip_helpers.losses import info_nce_loss, label_similarity, semantic_matching_loss
-from medclip_helpers.prompts import process_class_prompts
 from PIL import Image
 from standin import PARITY
 
 from medclip_helpers.classifier import PromptClassifier
+from medclip_helpers.losses import info_nce_loss, label_similarity, semantic_matching_loss
 from medclip_helpers.processor import MedCLIPImageProcessor
+from medclip_helpers.prompts import process_class_prompts
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
