@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +19,9 @@ from .prompts import process_class_prompts
 
 if TYPE_CHECKING:
     import pandas
+
+# Threads that read images. More would only take cores from the model.
+MAX_READERS = 8
 
 
 class PromptClassifier(nn.Module):
@@ -105,21 +112,24 @@ class PromptClassifier(nn.Module):
 def classify_images(
     model: MedCLIPModel,
     processor: MedCLIPProcessor,
-    images: Sequence,
+    images: Iterable,
     prompts: Mapping[str, Sequence[str]],
     *,
     ensemble: bool = True,
     spread: bool = False,
+    strict: bool = False,
     batch_size: int = 32,
     progress: bool = True,
 ) -> pandas.DataFrame:
     """Classify many radiographs; one that cannot be read costs its own row and nothing else.
 
-    images: what `read_radiograph` takes: paths, PIL images, arrays.
+    images: what `read_radiograph` takes: paths, PIL images, arrays. A generator is asked for an
+        image only when its turn comes.
     prompts: {class: [prompt, ...]}, e.g. from `prompts.load_class_prompts`.
     ensemble: mean over a class's prompts, otherwise their maximum.
     spread: also give the standard deviation over each class's prompts, as "<class> sd".
-    batch_size: images in memory at once.
+    strict: raise the error of the first image that cannot be read, instead of giving it a row.
+    batch_size: images encoded at once; as many again are being read in threads meanwhile.
 
     Returns one row an image: `image` (its path, or its place in `images`), a score for each class
     (scaled cosine similarity), `predicted` (the class with the highest score) and `status` ("ok",
@@ -129,23 +139,41 @@ def classify_images(
 
     if reserved := {"image", "predicted", "status"} & set(prompts):
         raise ValueError(f"class name {sorted(reserved)[0]!r} is taken by a column of the result")
-    images = list(images)
-    if not images:
-        raise ValueError("images is empty: expected at least one radiograph")
     classifier = PromptClassifier(model.eval(), ensemble, batch_size)
     prompt_inputs = process_class_prompts(prompts, processor.tokenizer)
     rows = []
-    with tqdm(total=len(images), unit="image", disable=not progress) as bar, torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            batch = images[start : start + batch_size]
-            rows += _classify_batch(classifier, processor, batch, start, prompt_inputs, spread)
-            bar.update(len(batch))
+    total = length_hint(images, 0) or None
+    readers = ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1))
+    try:
+        with tqdm(total=total, unit="image", disable=not progress) as bar, torch.no_grad():
+            for batch in _read_ahead(readers, processor, images, batch_size):
+                rows += _classify_batch(classifier, batch, len(rows), prompt_inputs, spread, strict)
+                bar.update(len(batch))
+    finally:
+        readers.shutdown(cancel_futures=True)  # after an error nobody waits for what is queued
+    if not rows:
+        raise ValueError("images is empty: expected at least one radiograph")
     return pd.DataFrame(rows)
 
 
-def _classify_batch(classifier, processor, images, start, prompt_inputs, spread) -> list[dict]:
+def _read_ahead(readers, processor, images, batch_size) -> Iterator[list[tuple[object, Future]]]:
+    """Batches of (image, its inputs to come), in order; the batch after it is being read too."""
+    images = iter(images)
+
+    def start_reading():
+        batch = islice(images, batch_size)
+        return [(image, readers.submit(processor, images=image)) for image in batch]
+
+    batch = start_reading()
+    while batch:
+        following = start_reading()
+        yield batch
+        batch = following
+
+
+def _classify_batch(classifier, batch, start, prompt_inputs, spread, strict) -> list[dict]:
     rows, readable = [], []
-    for place, image in enumerate(images, start):
+    for place, (image, inputs) in enumerate(batch, start):
         is_path = isinstance(image, str) or hasattr(image, "__fspath__")
         row = {"image": str(image) if is_path else place}
         row |= dict.fromkeys(prompt_inputs)
@@ -154,16 +182,21 @@ def _classify_batch(classifier, processor, images, start, prompt_inputs, spread)
         row |= {"predicted": None, "status": "ok"}
         rows.append(row)
         try:
-            readable.append((row, processor(images=image)["pixel_values"]))
+            readable.append((row, inputs.result()["pixel_values"]))
         except (OSError, ValueError) as error:
+            if strict:
+                raise
             row["status"] = str(error)
     if not readable:
         return rows
     outputs = classifier(torch.cat([pixels for _, pixels in readable]), prompt_inputs)
+    names, logits = outputs["class_names"], outputs["logits"].tolist()
+    if spread:
+        parts = outputs["prompt_logits"].values()
+        deviations = torch.stack([part.std(1, correction=0) for part in parts], dim=1).tolist()
     for i, (row, _) in enumerate(readable):
-        for name, score in zip(outputs["class_names"], outputs["logits"][i].tolist(), strict=True):
-            row[name] = score
-            if spread:
-                row[f"{name} sd"] = outputs["prompt_logits"][name][i].std(correction=0).item()
-        row["predicted"] = outputs["class_names"][outputs["logits"][i].argmax()]
+        row |= zip(names, logits[i], strict=True)
+        row["predicted"] = max(names, key=row.get)
+        if spread:
+            row |= zip((f"{name} sd" for name in names), deviations[i], strict=True)
     return rows
