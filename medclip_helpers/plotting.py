@@ -447,7 +447,7 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color="gray", linestyle=":", label="perfectly calibrated")
     means = [[v[at == b].mean() for b in used] for v in (probabilities, labels)]
-    top.plot(*means, color=COLORS[0], marker="o", label="observed")
+    top.plot(*means, color=COLORS[0], marker="o", label="observed", clip_on=False)
     top.set(ylabel="share of positives", title=title or "", ylim=(-0.03, 1.03))
     top.legend(fontsize=9, frameon=False)
     bottom.hist(probabilities, edges, color=OTHER, edgecolor="white")
@@ -475,16 +475,17 @@ def plot_intervals(
     if chance is not None:
         axes.axvline(chance, color="gray", linewidth=0.8, linestyle=":", label="chance")
     for kind, places, style in (
-        ("one choice of prompts", single, dict(s=16, alpha=0.5, color=OTHER)),
+        ("one choice of prompts", single, dict(s=14, color=OTHER)),
         ("published", published, dict(s=46, marker="D", color=COLORS[1], zorder=4)),
     ):
-        points = [
-            (x, y)
-            for y, name in zip(rows.centres, names, strict=True)
-            for x in np.atleast_1d((places or {}).get(name, []))
-        ]
-        if points:
-            axes.scatter(*np.transpose(points), label=kind, **style)
+        label = kind
+        for y, name in zip(rows.centres, names, strict=True):
+            if places and name in places:
+                x = np.atleast_1d(places[name])
+                # Several fan out a little, so that they can be counted.
+                spread = np.linspace(-0.12, 0.12, len(x)) if len(x) > 1 else 0.0
+                axes.scatter(x, np.full(len(x), y) + spread, label=label, **style)
+                label = None
     ends = np.nan_to_num(np.abs(values[:, 1:] - values[:, :1])).T
     axes.errorbar(
         values[:, 0], rows.centres, xerr=ends, fmt="o", color=COLORS[0], capsize=3, zorder=3,

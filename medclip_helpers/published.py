@@ -72,6 +72,20 @@ def published_zero_shot() -> pandas.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 
+def zero_shot_of(dataset: str, model: str) -> dict[str, float]:
+    """{"one prompt": accuracy, "ensemble": accuracy} as published.
+
+    dataset: one of TEST_IMAGES. model: "vit" or "resnet". Raises ValueError for others: what a demo
+    model does, or any model with drawings, has no counterpart in the paper.
+    """
+    for name, value, allowed in (("data set", dataset, TEST_IMAGES), ("model", model, METHODS)):
+        if value not in allowed:
+            raise ValueError(
+                f"nothing is published for {name} {value!r}: expected one of {list(allowed)}"
+            )
+    return dict(zip(RULES, ZERO_SHOT[METHODS[model]][dataset], strict=True))
+
+
 def compare_with_published(
     measured: pandas.DataFrame, dataset: str, model: str
 ) -> pandas.DataFrame:
@@ -87,20 +101,13 @@ def compare_with_published(
     of TEST_IMAGES) goes into the interval of the difference. "agrees" means that 0 lies in it, no
     more: with few images nearly everything agrees.
 
-    Raises ValueError for a data set or a model about which the paper reports nothing: what a demo
-    model does, or what any model does with drawings, is not comparable.
+    Raises ValueError as `zero_shot_of` does.
     """
     import pandas as pd
 
-    if dataset not in TEST_IMAGES:
-        raise ValueError(
-            f"nothing is published for data set {dataset!r}: expected one of {list(TEST_IMAGES)}"
-        )
-    if model not in METHODS:
-        raise ValueError(f"nothing is published for model {model!r}: expected {list(METHODS)}")
     known = measured.set_index("prompts")
     rows = []
-    for rule, published in zip(RULES, ZERO_SHOT[METHODS[model]][dataset], strict=True):
+    for rule, published in zero_shot_of(dataset, model).items():
         value, low, high = known.loc[rule, ["value", "low", "high"]]
         error = 1.96 * np.sqrt(published * (1 - published) / TEST_IMAGES[dataset])
         difference = value - published

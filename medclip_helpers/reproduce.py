@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .classifier import PromptClassifier
-from .evaluation import bootstrap, pair_probabilities, percentile_interval
+from .evaluation import bootstrap, percentile_interval
 from .manifests import PRESENT
 from .model import MedCLIPModel
 from .processor import MedCLIPProcessor
@@ -31,21 +31,21 @@ RULES = ("one prompt", "maximum", "ensemble")
 TEMPLATES = ("{}", "no {}")  # a finding's positive and negative prompt
 
 
-def exclusive_images(table: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """The rows in which exactly one of `classes` is present: those that can be asked "which one?".
+def is_exclusive(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(rows,) whether exactly one of `classes` is present, so that one can ask which.
 
-    table: a manifest. Raises ValueError where there is no such row.
+    table: a manifest. Raises ValueError where no row is so.
     """
-    single = (table[list(classes)] == PRESENT).sum(axis=1) == 1
+    single = ((table[list(classes)] == PRESENT).sum(axis=1) == 1).to_numpy()
     if not single.any():
         raise ValueError(f"none of {len(table)} images has exactly one of {list(classes)}")
-    return table[single].reset_index(drop=True)
+    return single
 
 
 def class_numbers(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """(images,) the place in `classes` of the one class that is present.
 
-    Raises ValueError naming the first row that has none or several (see `exclusive_images`).
+    Raises ValueError naming the first row that has none or several (see `is_exclusive`).
     """
     present = (table[list(classes)] == PRESENT).to_numpy()
     wrong = np.flatnonzero(present.sum(axis=1) != 1)
@@ -208,15 +208,15 @@ def pair_scores(
     image_embeds: Tensor,
     names: Sequence[str],
     templates: tuple[str, str] = TEMPLATES,
-) -> np.ndarray:
-    """(images, names) in [0, 1]: each finding by itself, "{}" against "no {}".
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each finding by itself: scores of "{}" and of "no {}", both (images, names).
 
-    names: findings, which stand in the templates in lower case. The softmax over the pair is
-    `pair_probabilities`; how far to trust it is a matter of `calibrate` and a reliability plot.
+    names: findings, which stand in the templates in lower case. `pair_probabilities` makes
+    probabilities of the two, `calibrate` of their difference.
     """
     sides = []
     for template in templates:
         texts = {name: [template.format(name.lower())] for name in names}
         scores = prompt_scores(model, processor, image_embeds, texts)
         sides.append(np.concatenate(list(scores.values()), axis=1))
-    return pair_probabilities(*sides)
+    return sides[0], sides[1]

@@ -104,7 +104,7 @@ def fit(
         arguments = MedCLIPTrainer._arguments(config, Path(folder), len(dataset))
         arguments.save_strategy = "no"
         arguments.per_device_train_batch_size = config.batch_size
-        bar = tqdm(total=arguments.max_steps, unit="step", disable=not config.progress)
+        bar = tqdm(total=arguments.max_steps, desc="training", disable=not config.progress)
         trainer = Trainer(classifier, arguments, collate, dataset, callbacks=[_Progress(bar)])
         trainer.remove_callback(PrinterCallback)  # it prints
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
@@ -127,7 +127,9 @@ def predict_logits(
 ) -> np.ndarray:
     """(images, classes), in eval mode; one column for "binary"."""
     classifier.eval()
-    batches = DataLoader(dataset, batch_size, collate_fn=collate)
+    # A generator of its own, because a loader takes a number from the global one even in order.
+    own = torch.Generator()
+    batches = DataLoader(dataset, batch_size, collate_fn=collate, generator=own)
     logits = [classifier(**batch, return_loss=False)["logits"].float().cpu() for batch in batches]
     return torch.cat(logits).numpy()
 
