@@ -56,7 +56,7 @@ def records(folder) -> dict[tuple[str, str], dict]:
     images.mkdir()
     for seed in range(3):
         Image.fromarray(draw_phantom(seed).image).save(images / f"{seed}.png")
-    (images / "broken.png").write_bytes(b"no picture")
+    (images / "0-broken.png").write_bytes(b"no picture")
     asked = {}
     for path in NOTEBOOKS:
         second = json.loads(json.dumps(OTHERS[path.stem]).replace(IMAGES, str(images)))
