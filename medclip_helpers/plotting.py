@@ -493,6 +493,7 @@ def plot_intervals(
     )  # fmt: skip
     axes.grid(axis="x", alpha=0.3)
     rows.draw(axes)
+    axes.set_ylim(rows.height, 0)  # dots need no more room than their rows, as bars do
     axes.set_xlabel(xlabel)
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
     axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
