@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class MedCLIPImageProcessor:
         self.size, self.mean, self.std = size, mean, std
 
     def square(self, image: Image.Image) -> Image.Image:
-        """The image (mode "L") centred on a black square of at least `size` pixels, then resized."""
+        """The image (mode "L") centred on a black square of at least `size` pixels, resized."""
         width, height = image.size
         side = max(self.size, width, height)
         padded = Image.new("L", (side, side))
@@ -33,8 +34,15 @@ class MedCLIPImageProcessor:
         return padded.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def __call__(self, images) -> torch.Tensor:
-        """One radiograph or a sequence (paths, PIL, NumPy) -> (images, 1, size, size) float32."""
-        if isinstance(images, (str, Path, Image.Image)) or getattr(images, "ndim", 0) == 2:
+        """One radiograph or a sequence of them -> (images, 1, size, size) float32.
+
+        Each is what `read_radiograph` takes; an array or tensor of 2 or 3 axes is one of them.
+        """
+        if (
+            isinstance(images, (str, os.PathLike, Image.Image))
+            or hasattr(images, "read")
+            or getattr(images, "ndim", 0) in (2, 3)
+        ):
             images = [images]
         grey = [np.asarray(self.square(read_radiograph(image)), np.float32) for image in images]
         if not grey:
@@ -83,7 +91,8 @@ class MedCLIPProcessor:
 
         text: one text or several; `padding=True` pads to the longest of them, which is part of a
             text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens.
-        images: one radiograph or several: paths, PIL images or arrays (height, width).
+        images: one radiograph or several: paths, open files, PIL images, arrays or tensors; of the
+            last two, 2 or 3 axes are one image and 4 are a batch.
 
         Returns `input_ids`, `attention_mask` (texts, tokens) and `pixel_values`
         (images, 1, size, size). Raises ValueError where there is neither or an empty list, and

@@ -2,50 +2,62 @@
 
 from __future__ import annotations
 
+import math
+import os
+import warnings
+import zlib
 from glob import glob, has_magic
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp"}
+SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".jp2"}
+# Pillow knows more; some of those start programs (EPS runs Ghostscript), none holds radiographs.
+FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "JPEG2000", "PPM", "GIF")
+MIN_SIDE = 4  # pixels; less is an icon or a mistake
+MAX_ASPECT = 8  # a strip is no radiograph, and the processor pads every image to a square
+# A picture counts as coloured if over a tenth of it differs by this much from its own tint.
+COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
+# Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
+DICOM_BLANKABLE = (
+    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
+)  # fmt: skip
 
 
 def read_radiograph(source) -> Image.Image:
     """A radiograph as a PIL image of mode "L" (8-bit grey, air dark).
 
-    source: path of a PNG, JPEG, TIFF, BMP or DICOM file, an open binary file, a PIL image, or a
-        NumPy array (height, width) or (height, width, 3 or 4).
+    source: path of a PNG, JPEG, TIFF, WebP, BMP or DICOM file, an open binary file, a PIL image, a
+        NumPy array or a tensor. Arrays and tensors are (height, width), with 1, 3 or 4 channels in
+        front or behind, and may have more axes of size 1 in front.
 
-    8-bit values are kept; 16-bit, integer and floating-point values are scaled so that the darkest
-    is 0 and the brightest 255. DICOM: modality and display (VOI) transforms are applied before
-    that, and MONOCHROME1 is inverted.
+    8-bit values are kept, floating-point values from 0 to 1 are multiplied by 255; everything else
+    is scaled so that the darkest is 0 and the brightest 255. DICOM: modality and display (VOI)
+    transforms are applied before that, and MONOCHROME1 is inverted; of several frames the first is
+    read, with a warning. A JPEG's EXIF orientation is applied. A colour picture is read, with a
+    warning; a tint alone is none.
 
-    Raises FileNotFoundError for a missing file, ValueError naming the source for an unreadable one.
+    Raises FileNotFoundError for a missing file, ValueError naming the source and the reason for one
+    that cannot be read, has a side under MIN_SIDE pixels, is over MAX_ASPECT times as long as wide,
+    or has more pixels than Pillow calls safe (`Image.MAX_IMAGE_PIXELS`, 89 million).
     """
-    if isinstance(source, Image.Image):
-        return _grey(source)
-    if isinstance(source, np.ndarray):
-        return _from_array(source)
-    if isinstance(source, (str, Path)) and not Path(source).expanduser().is_file():
+    is_path = isinstance(source, (str, os.PathLike))
+    if is_path and not os.path.isfile(os.path.expanduser(source)):
         raise FileNotFoundError(f"no image file at {source}")
-    name = source if isinstance(source, (str, Path)) else getattr(source, "name", "upload")
+    name = str(source) if is_path else _name(source)
     try:
-        file = open(Path(source).expanduser(), "rb") if isinstance(source, (str, Path)) else source
-        try:
-            if _is_dicom(file):
-                return _read_dicom(file)
-            with Image.open(file) as image:
-                return _grey(ImageOps.exif_transpose(image))
-        finally:
-            if file is not source:
-                file.close()
+        if not is_path:
+            return _checked(_read(source, name))
+        with open(os.path.expanduser(source), "rb") as file:
+            return _checked(_read(file, name))
     except UnidentifiedImageError as error:
         raise ValueError(
-            f"cannot read {name} as a radiograph: not a PNG, JPEG or DICOM file"
+            f"cannot read {name} as a radiograph: not a PNG, JPEG, TIFF, WebP, BMP or DICOM file"
         ) from error
     except Exception as error:  # decoders raise many kinds for a damaged file
-        raise ValueError(f"cannot read {name} as a radiograph: {error}") from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"cannot read {name} as a radiograph: {reason}") from error
 
 
 def find_radiographs(source: str | Path) -> list[Path]:
@@ -73,6 +85,138 @@ def find_radiographs(source: str | Path) -> list[Path]:
     return sorted(found)
 
 
+# --- by kind of source ------------------------------------------------------------------------
+
+
+def _name(source) -> str:
+    """What an error calls a source that is no path."""
+    return str(getattr(source, "filename", None) or getattr(source, "name", None) or "the image")
+
+
+def _read(source, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return _from_picture(source, name)
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name)
+    if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor, without importing torch
+        tensor = source.detach().cpu()
+        values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        return _from_array(values, name, channels_first=True)
+    if not hasattr(source, "read"):
+        raise ValueError(
+            "expected a path, an open binary file, a PIL image, an array or a tensor, "
+            f"got {type(source).__name__}"
+        )
+    if _is_dicom(source):
+        return _from_dicom(source, name)
+    if not source.read(1):
+        raise ValueError("the file is empty")
+    source.seek(0)
+    with Image.open(source, formats=FORMATS) as picture:
+        return _from_picture(picture, name)
+
+
+def _checked(image: Image.Image) -> Image.Image:
+    short, long = sorted(image.size)
+    if short < MIN_SIDE:
+        raise ValueError(f"{image.width} x {image.height} pixels, expected {MIN_SIDE} or more")
+    if long > MAX_ASPECT * short:
+        raise ValueError(f"{image.width} x {image.height} pixels are a strip, not a radiograph")
+    return image
+
+
+def _refuse_bomb(width: int, height: int) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and width * height > limit:
+        raise ValueError(
+            f"{width} x {height} pixels, expected at most {limit / 1e6:.0f} million "
+            "(PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
+# --- pictures and arrays ----------------------------------------------------------------------
+
+
+def _from_picture(picture: Image.Image, name: str) -> Image.Image:
+    _refuse_bomb(*picture.size)  # before the pixels are decoded; Pillow itself only warns
+    # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
+    tags = getattr(picture, "tag_v2", {})
+    inverted = picture.mode.startswith("I") and tags.get(262) == 0
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        return _from_array(values.max() - values if inverted else values, name)
+    return _grey(picture, name)
+
+
+def _grey(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode == "L":
+        return picture.copy()
+    # An alpha channel would leave whatever colour stands under it: put the image on black.
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    if picture.mode not in ("1", "LA", "I;16"):
+        picture = picture.convert("RGB")
+        if _is_coloured(picture):
+            warnings.warn(
+                f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
+                "is nonsense, however sure it sounds",
+                stacklevel=6,
+            )
+    return picture.convert("L")
+
+
+def _is_coloured(picture: Image.Image) -> bool:
+    """Whether colours (mode "RGB") differ between places that are equally bright.
+
+    A tinted film has one colour for each brightness; in a photograph things have their own.
+    """
+    small = picture.resize((64, 64), Image.Resampling.BOX).convert("YCbCr")
+    bright, *chroma = np.asarray(small, np.float64).reshape(-1, 3).T
+    tint = np.vander(bright / 255, 3)
+    distance = 0
+    for values in chroma:
+        distance += (values - tint @ np.linalg.lstsq(tint, values, rcond=None)[0]) ** 2
+    return bool((distance > COLOUR_DISTANCE**2).mean() > COLOUR_SHARE)
+
+
+def _from_array(array: np.ndarray, name: str, channels_first: bool = False) -> Image.Image:
+    values = array
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3:
+        first, last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
+        values = values.transpose(1, 2, 0) if first and (channels_first or not last) else values
+        values = values[..., 0] if values.shape[2] == 1 else values
+    number = values.dtype.kind in "buif"
+    if not number or not (values.ndim == 2 or values.ndim == 3 and values.shape[2] in (3, 4)):
+        raise ValueError(
+            "expected numbers (height, width), with 1, 3 or 4 channels in front or behind, "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    if values.size == 0:
+        raise ValueError(f"no pixels in an array of shape {array.shape}")
+    _refuse_bomb(values.shape[1], values.shape[0])
+    return _grey(Image.fromarray(np.ascontiguousarray(_to_8_bit(values))), name)
+
+
+def _to_8_bit(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    values = array.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):  # NaN is the minimum of whatever holds one
+        raise ValueError("image holds NaN, infinite or too large values")
+    if array.dtype.kind in "bf" and 0 <= low and high <= 1:
+        low, high = 0, 1
+    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    return (scaled * 255).round().astype(np.uint8)
+
+
+# --- DICOM ------------------------------------------------------------------------------------
+
+
 def _is_dicom(file) -> bool:
     file.seek(0)
     head = file.read(132)
@@ -87,45 +231,65 @@ def _is_suffixless_dicom(path: Path) -> bool:
         return _is_dicom(file)
 
 
-def _grey(image: Image.Image) -> Image.Image:
-    if image.mode == "L":
-        return image.copy()
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image))
-    # An alpha channel would leave whatever colour stands under it: put the image on black.
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
-    return image.convert("L")
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8:
-        return _grey(Image.fromarray(array))
-    if array.ndim != 2 or array.size == 0:
-        raise ValueError(
-            "expected an array (height, width), or (height, width, 3 or 4) of uint8, "
-            f"got shape {array.shape} of {array.dtype}"
-        )
-    if array.dtype == np.uint8:
-        return Image.fromarray(array)
-    values = array.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("image holds NaN or infinite values")
-    low, high = values.min(), values.max()
-    scaled = (values - low) * (255 / (high - low) if high > low else 0)
-    return Image.fromarray(scaled.round().astype(np.uint8))
-
-
-def _read_dicom(file) -> Image.Image:
+def _from_dicom(file, name: str) -> Image.Image:
     import pydicom
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
 
+    _refuse_inflation(file)
     dataset = pydicom.dcmread(file)
-    pixels = dataset.pixel_array
-    if dataset.get("SamplesPerPixel", 1) != 1 or pixels.ndim != 2:
-        raise ValueError(f"expected one grey frame, got an array of shape {pixels.shape}")
-    pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        pixels = pixels.max() - pixels.astype(np.float64)
-    return _from_array(pixels)
+    for tag in DICOM_BLANKABLE:
+        if tag in dataset and dataset[tag].is_empty:
+            del dataset[tag]
+    _check_pixels(dataset)
+    frames = int(dataset.get("NumberOfFrames", 1))
+    if frames > 1:
+        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=5)
+    pixels = pixel_array(dataset, index=0)
+    meaning = dataset.get("PhotometricInterpretation")
+    if meaning == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+    elif pixels.ndim == 2:
+        pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+        if meaning == "MONOCHROME1":
+            top = 255 if pixels.dtype == np.uint8 else pixels.max()
+            pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
+    return _from_array(pixels, name)
+
+
+def _check_pixels(dataset) -> None:
+    """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
+    from pydicom.pixels import get_decoder
+
+    kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+    if not any(kind in dataset for kind in kinds):
+        modality = dataset.get("Modality") or "unknown"
+        raise ValueError(f"the DICOM file holds no image (modality {modality})")
+    _refuse_bomb(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise ValueError(f"no decoder is known for its transfer syntax, {syntax.name}") from None
+    if not available:
+        raise ValueError(
+            f"no decoder is installed for its transfer syntax, {syntax.name}: "
+            'pip install "medclip-helpers[dicom]"'
+        )
+
+
+def _refuse_inflation(file) -> None:
+    """Stop a deflated DICOM file that would not fit in memory: pydicom inflates without bound."""
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        limit = 4 * (Image.MAX_IMAGE_PIXELS or 0)  # bytes: RGBA or 32 bits a pixel
+        inflator = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflator.decompress(file.read(), limit)
+        if limit and inflator.unconsumed_tail:
+            raise ValueError(f"deflated data of more than {limit / 1e6:.0f} MB")
+    file.seek(0)
