@@ -1,0 +1,132 @@
+"""Benchmarks, beside the published package and the bare backbone, in one table.
+
+    python tools/benchmark.py
+    python tools/benchmark.py --quick --only image load
+    python tools/benchmark.py --table build/benchmarks/benchmarks.json
+
+Run it with a Python that has this package's requirements. The first run makes an environment for
+the published package (Python 3.11, torch 2.11, transformers 4.24: some 6 GB) and the files that
+both sides read; they are kept in the folder. Each side runs in a process of its own; the sides take
+turns. Values are medians; all measurements are in the JSON file. Weights are stand-ins, on which
+times do not depend.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import parts
+from benchmarks.report import Row, table
+from benchmarks.sides import HERE, ROOT, Bench
+
+PUBLISHED = [
+    "torch==2.11.0", "torchvision==0.26.0", "transformers==4.24.0", "timm<1", "numpy<2", "pandas<3",
+    "nltk", "textaugment", "wget", "requests", "scikit-learn",
+]  # fmt: skip
+
+
+def make_published(folder: Path, python: str) -> Path:
+    """The Python of an environment with published MedCLIP, made if it is not there."""
+    found = folder / "bin" / "python"
+    if (folder / "stamp").is_file():
+        return found
+    if not shutil.which(python):
+        raise SystemExit(
+            f"{python} is not here: name a Python 3.11 with --python, or leave the published "
+            "package out with --no-published"
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    install = [found, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, *PUBLISHED], check=True)
+    subprocess.run([*install, "--no-deps", "medclip==0.0.3"], check=True)
+    (folder / "stamp").touch()
+    return found
+
+
+def prepare(options: argparse.Namespace) -> Bench:
+    """The environments and the files that both sides read."""
+    folder = options.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    published = None
+    if not options.no_published:
+        published = make_published(
+            (options.published or folder / "published").resolve(), options.python
+        )
+    bench = Bench(
+        world=folder / "world",
+        log=folder / "sides.log",
+        ours=Path(sys.executable),
+        published=published,
+        threads=options.threads,
+        quick=options.quick,
+    )
+    bench.log.unlink(missing_ok=True)
+    command = [bench.ours, HERE / "world.py", bench.world, options.parity.resolve()]
+    subprocess.run(command, check=True, env=bench.environment("ours"))
+    return bench
+
+
+def machine(threads: int) -> dict:
+    names = ("torch", "timm", "transformers", "numpy")
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "date": time.strftime("%Y-%m-%d"),
+        **{name: version(name) for name in names},
+    }
+
+
+def show(record: dict) -> None:
+    rows = [Row(**{k: v for k, v in row.items() if k in Row.__dataclass_fields__})
+            for row in record["rows"]]  # fmt: skip
+    print(", ".join(f"{name} {value}" for name, value in record["machine"].items()))
+    print(table(rows))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=parts.PARTS, metavar="PART",
+                        default=list(parts.PARTS), help=", ".join(parts.PARTS))  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements")
+    parser.add_argument("--threads", type=int, default=2, help="of every side (default: 2)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "benchmarks",
+                        help="for environments, files and the result")  # fmt: skip
+    parser.add_argument("--published", type=Path,
+                        help="the published package's environment, if there is one")  # fmt: skip
+    parser.add_argument("--no-published", action="store_true", help="leave that side out")
+    parser.add_argument("--python", default="python3.11", help="makes that environment")
+    parser.add_argument("--parity", type=Path, default=ROOT / "tests" / "parity",
+                        help="folder with the stand-in weights' description")  # fmt: skip
+    parser.add_argument("--table", type=Path, metavar="JSON", help="only print an earlier result")
+    options = parser.parse_args(arguments)
+    if options.table:
+        show(json.loads(options.table.read_text()))
+        return
+    bench = prepare(options)
+    record = {"machine": machine(options.threads), "quick": options.quick, "rows": []}
+    result = options.folder / "benchmarks.json"
+    for name in options.only:
+        start = time.perf_counter()
+        print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
+        record["rows"] += [row.as_dict() for row in parts.run(name, bench)]
+        print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
+        result.write_text(json.dumps(record, indent=1) + "\n")  # at once: a later part may fail
+    show(record)
+    print(f"\n{result}")
+
+
+if __name__ == "__main__":
+    main()

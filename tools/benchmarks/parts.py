@@ -1,0 +1,226 @@
+"""The parts of the table: what is run on which side, and what it is held against."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+from .report import Row
+from .sides import Bench, Failed, Measured, alternate, fresh
+
+
+def _row(part: str, measure: str, unit: str, found: dict[str, list[float]], **more) -> Row:
+    """A row of medians over each side's samples; `found` maps sides to them."""
+    medians = {side: statistics.median(values) for side, values in found.items()}
+    return Row(part, measure, unit, **medians, samples=found, **more)
+
+
+def _rates(found: dict[str, Measured], items: int) -> dict[str, list[float]]:
+    return {side: [items / second for second in m.seconds] for side, m in found.items()}
+
+
+def image(bench: Bench) -> list[Row]:
+    rounds = 2 if bench.quick else 6
+    found = alternate(bench, "one_image", {"published": 1, "ours": 5, "bare": 5}, rounds)
+    steady = {side: [1000 * s for s in m.seconds] for side, m in found.items()}
+    first = {side: [1000 * m.first] for side, m in found.items() if side != "bare"}
+    what = "1 image, 5 classes x 10 prompts"
+    return [
+        _row("image", f"{what}, first call", "ms", first),
+        _row("image", f"{what}, steady", "ms", steady, aims={"published": 10, "bare": 1.1}),
+    ]
+
+
+def files(bench: Bench) -> list[Row]:
+    rows = []
+    for count in (32, 256):
+        if bench.quick and count > 32:
+            break
+        # The published side takes a minute for 256 images: it is measured once.
+        own = alternate(bench, "files", {"ours": 1, "bare": 1}, 3, {"count": count})
+        found = alternate(
+            bench, "files", {"published": 1}, 0 if count > 32 else 1, {"count": count}
+        ) | own  # fmt: skip
+        peaks = {side: [m.peak_mb] for side, m in found.items() if side != "bare"}
+        rates = _rates(found, count)
+        rows += [
+            _row("files", f"{count} PNG files of 1024 x 1024", "images/s", rates,
+                 aims={"bare": 1.15}),
+            _row("files", f"{count} PNG files, peak memory of the process", "MB", peaks),
+        ]  # fmt: skip
+    return rows
+
+
+def texts(bench: Bench) -> list[Row]:
+    count = 100 if bench.quick else 1000
+    found = alternate(bench, "texts", {"published": 1, "ours": 1}, 1, {"count": count})
+    note = "ours batches sentences of equal length, without padding; the published code pads"
+    return [_row("text", f"{count:,} sentences", "texts/s", _rates(found, count), note=note)]
+
+
+def load(bench: Bench) -> list[Row]:
+    rows = [_imports(bench)]
+    rounds = 1 if bench.quick else 3
+    scratch = bench.world.parent / "downloads"
+    shutil.rmtree(scratch, ignore_errors=True)
+    with _weight_host(bench) as url:
+        for warm in (False, True):
+            place = scratch / ("0" if warm else "{round}")
+            options = {"warm": warm, "url": url, "scratch": str(place)}
+            found = fresh(bench, "load", ["published", "ours"], rounds, options)
+            # float32, four bytes each
+            weights = found["ours"].value("parameters") * 4 / (1 << 20)
+            seconds = {side: m.seconds for side, m in found.items()}
+            memory = {side: [(m.peak_mb - m.before_mb) / weights] for side, m in found.items()}
+            name = "load, warm" if warm else "load, cold (download, unpack, convert)"
+            rows += [
+                _row("load", name, "s", seconds, aims={"most": 2} if warm else {}),
+                _row("load", f"{name}: peak memory", "x weights", memory,
+                     aims={"most": 1.3} if warm else {}),
+            ]  # fmt: skip
+    shutil.rmtree(scratch)
+    return rows
+
+
+def _imports(bench: Bench) -> Row:
+    code = "import time, sys; t = time.perf_counter(); import {}; t = time.perf_counter() - t; "
+    code += "print(t, 'torch' in sys.modules)"
+    names = {"published": "medclip", "ours": "medclip_helpers"}
+    found, note = {side: [] for side in names if bench.has(side)}, ""
+    for _ in range(2 if bench.quick else 5):
+        for side, seconds in found.items():
+            command = [str(bench.python(side)), "-c", code.format(names[side])]
+            done = subprocess.run(
+                command, env=bench.environment(side), capture_output=True, text=True
+            )
+            if done.returncode:
+                raise Failed(f"import {names[side]}: {done.stderr.strip().splitlines()[-1]}")
+            second, torch = done.stdout.split()[-2:]
+            seconds.append(float(second))
+            if side == "ours":
+                note = f"our import {'loads' if torch == 'True' else 'does without'} torch"
+    return _row("load", "import", "s", found, aims={"most": 0.3}, note=note)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def _weight_host(bench: Bench) -> Iterator[str]:
+    """The address of a server on this machine that plays the weights' host."""
+    served = bench.world / "served"
+    handler = partial(_Quiet, directory=str(served))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        (served / "address.txt").write_text(f"{url}/medclip-vit-pretrained.zip")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield url
+        finally:
+            server.shutdown()
+
+
+def loader(bench: Bench) -> list[Row]:
+    count = 50 if bench.quick else 200
+    found = alternate(bench, "loader", {"published": 1, "ours": 1}, 3, {"count": count})
+    measure = "pretraining loader, images of 1024 x 1024"
+    return [_row("training", measure, "items/s", _rates(found, count))]
+
+
+def step(bench: Bench) -> list[Row]:
+    options = {"steps": 4 if bench.quick else 8, "batch_size": 4 if bench.quick else 8}
+    found = alternate(bench, "step", {"training": 1}, 0, options)["training"]
+    parts = ("forward", "backward", "optimizer", "clipping")
+    shares = ", ".join(f"{name} {found.value(name):.1%}" for name in parts)
+    what = f"step of batch {options['batch_size']}"
+    return [
+        Row("training", what, "s", found.value("seconds"), note=shares),
+        Row("training", f"{what}: outside forward, backward, optimizer", "%",
+            100 * found.value("outside"), aims={"most": 5}),
+    ]  # fmt: skip
+
+
+def growth(bench: Bench) -> list[Row]:
+    rows, each = [], {}
+    for count in (10, 100, 1000) if bench.quick else (10, 100, 1000, 10_000):
+        rounds = {10: 5, 100: 3}.get(count, 0)
+        found = alternate(bench, "growth", {"ours": 1}, rounds, {"count": count})["ours"]
+        each[count] = 1000 * found.median / count
+        rows += [
+            Row("growth", f"{count:,} images, demo model, time an image", "ms", each[count]),
+            Row("growth", f"{count:,} images, demo model, peak memory", "MB", found.peak_mb),
+        ]
+    last, before = sorted(each)[-1], sorted(each)[-2]
+    name = f"an image among {last:,} against one among {before:,}"
+    rows.append(Row("growth", name, "times", each[last] / each[before], aims={"most": 1.1}))
+    edits = {}
+    for seen in (0, 1000):
+        found = alternate(bench, "growth", {"explorer": 1}, 20, {"seen": seen})["explorer"]
+        edits[seen] = found.median
+        rows.append(Row("growth", f"explorer, a new text after {seen:,}", "s", edits[seen]))
+    ratio = edits[1000] / edits[0]
+    rows.append(Row("growth", "explorer, after 1,000 texts against none", "times", ratio,
+                    aims={"most": 1.1}))  # fmt: skip
+    return rows
+
+
+def explorer(bench: Bench) -> list[Row]:
+    rows = []
+    for model in ("demo",) if bench.quick else ("demo", "full"):
+        options = {"model": model, "repeats": 5}
+        found = alternate(bench, "changes", {"explorer": 1}, 0, options)["explorer"]
+        rows += [
+            Row("explorer", f"{name}, {model} model", "s", found.value(name))
+            for name in found.found
+        ]
+    return rows
+
+
+def sampling(bench: Bench) -> list[Row]:
+    rows, built = [], {}
+    for whole, name in ((False, "sentence"), (True, "item, image of 8 x 8")):
+        found = alternate(bench, "sampling", {"published": 1, "ours": 5}, 5, {"whole": whole})
+        built = {side: [m.value("built")] for side, m in found.items()}
+        rows.append(_row("sampling", f"draw a {name}", "items/s", _rates(found, 100)))
+    return [_row("sampling", "build, 50,000 sentences", "s", built), *rows]
+
+
+def cuda(bench: Bench) -> list[Row]:
+    found = alternate(bench, "everything", {"cuda": 1}, 0)["cuda"].found
+    if not found:
+        return [Row("cuda", "images/s, peak memory, training step", note="no CUDA here")]
+    sides: dict[tuple[str, str], dict[str, float]] = {}
+    for key, (value,) in found.items():
+        measure, unit, side = key.split("|")
+        sides.setdefault((measure, unit), {})[side] = value
+    return [Row("cuda", *names, **values) for names, values in sides.items()]
+
+
+PARTS = {
+    "image": image,
+    "files": files,
+    "text": texts,
+    "load": load,
+    "loader": loader,
+    "step": step,
+    "growth": growth,
+    "explorer": explorer,
+    "sampling": sampling,
+    "cuda": cuda,
+}
+
+
+def run(name: str, bench: Bench) -> list[Row]:
+    """The rows of a part; one row with the reason if it could not be measured."""
+    try:
+        return PARTS[name](bench)
+    except Failed as error:
+        return [Row(name, "failed", note=f"{error} (see {bench.log.name})")]

@@ -1,0 +1,98 @@
+"""What both sides read: weights, images, prompts and manifests, the same for all.
+
+    python world.py FOLDER PARITY
+
+A folder that is complete is left as it is. PARITY is the folder with `weights.py`,
+`spec-vit.json` and `vocab.txt`: stand-ins for the published weights, in the published format.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from medclip_helpers.demo.phantoms import draw_phantoms
+from medclip_helpers.demo.reports import NORMAL, sentence_table
+from medclip_helpers.manifests import LABELS
+from medclip_helpers.prompts import generate_chexpert_class_prompts
+
+FILES, SIDE = 32, 1024  # drawn images and their width in pixels, as in the NIH set
+SENTENCES, STUDIES = 50_000, 500
+
+
+def write_weights(folder: Path, parity: Path) -> None:
+    sys.path.insert(0, str(parity))
+    from weights import state_dict_from_spec
+
+    folder.mkdir()
+    spec = json.loads((parity / "spec-vit.json").read_text())
+    torch.save(state_dict_from_spec(spec), folder / "pytorch_model.bin")
+    shutil.copy(parity / "vocab.txt", folder)
+    # As the published server has it: a zip, and a text file with the address of the zip.
+    served = folder.parent / "served"
+    served.mkdir()
+    archive = served / "medclip-vit-pretrained.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
+        zipped.write(folder / "pytorch_model.bin", "pytorch_model.bin")
+
+
+def write_images(folder: Path) -> None:
+    (folder / "images").mkdir()
+    for i, phantom in enumerate(draw_phantoms(FILES, size=SIDE)):
+        Image.fromarray(phantom.image).save(folder / "images" / f"{i:02}.png")
+    Image.new("L", (8, 8)).save(folder / "dot.png")
+
+
+def write_texts(folder: Path) -> None:
+    prompts = generate_chexpert_class_prompts(10)
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+    texts = sentence_table(1000, seed=2)["Reports"].tolist()
+    (folder / "texts.json").write_text(json.dumps(texts))
+
+
+def write_manifests(folder: Path) -> None:
+    """The files that the published dataset reads from ./local_data, and nothing else."""
+    table = sentence_table(SENTENCES, seed=1)
+    # Every eighth says that nothing is wrong: the published dataset fails without such sentences.
+    normal = [NORMAL[k % len(NORMAL)] for k in range(len(table.loc[::8]))]
+    table.loc[::8, ["Reports", *LABELS]] = [[text, 1, *[np.nan] * 13] for text in normal]
+    # Distinct, since the published dataset drops repeats: a case number makes them so.
+    table["Reports"] += [f" in case {number}" for number in range(SENTENCES)]
+    local = folder / "local_data"
+    local.mkdir()
+    table.to_csv(local / "sentence-label.csv")
+    labels = (np.random.default_rng(0).random((STUDIES, len(LABELS))) < 0.15).astype(int)
+    labels[:, 0] = labels[:, 1:].sum(1) == 0
+    manifest = pd.DataFrame(labels, columns=LABELS)
+    manifest.insert(0, "imgpath", str(folder / "dot.png"))
+    manifest.insert(1, "subject_id", range(STUDIES))
+    manifest.insert(2, "report", np.nan)  # image-only: sentences come from the table
+    manifest.to_csv(local / "dots-meta.csv")
+    files = sorted(str(path) for path in (folder / "images").iterdir())
+    manifest["imgpath"] = [files[i % len(files)] for i in range(STUDIES)]
+    manifest.to_csv(local / "images-meta.csv")
+
+
+def main() -> None:
+    folder, parity = Path(sys.argv[1]), Path(sys.argv[2])
+    if (folder / "complete").is_file():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_images(folder)
+    write_texts(folder)
+    write_manifests(folder)
+    write_weights(folder / "weights", parity)
+    (folder / "complete").touch()
+
+
+if __name__ == "__main__":
+    main()
