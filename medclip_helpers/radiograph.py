@@ -113,7 +113,14 @@ def _read(source, name: str) -> Image.Image:
         raise ValueError("the file is empty")
     source.seek(0)
     with Image.open(source, formats=FORMATS) as picture:
-        return _from_picture(picture, name)
+        deep = picture.mode.startswith("RGB") and ";16" in str(picture.tile)
+        image = _from_picture(picture, name)
+    if deep and image.getextrema()[1] < 128:
+        raise ValueError(
+            "16 bits a channel, of which Pillow keeps the upper 8, and these are nearly empty "
+            f"(brightest {image.getextrema()[1]} of 255): save it as 16-bit grey"
+        )
+    return image
 
 
 def _checked(image: Image.Image) -> Image.Image:

@@ -61,6 +61,18 @@ def write_dicom(
     return path
 
 
+def png(data: bytes, width: int, height: int, bits: int = 8, colour: int = 0) -> bytes:
+    """A PNG file; `data` are its rows, each after its filter byte. Pillow writes fewer kinds."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
 def encode(image: Image.Image, form: str, **options) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, form, **options)
@@ -201,6 +213,18 @@ def test_transparent_palette_becomes_black():
 def test_12_bits_in_a_16_bit_file_use_the_whole_range(form):
     data = encode(Image.fromarray(RAMP.astype(np.uint16) * 16 + 5), form)
     assert same(read_radiograph(io.BytesIO(data)), RAMP)
+
+
+@pytest.mark.parametrize(("channels", "colour"), [(3, 2), (2, 4), (4, 6)])
+def test_12_bits_in_16_bit_channels_are_not_read_as_black(channels, colour):
+    def deep_png(factor):
+        values = np.full((16, 16, channels), 65535, ">u2")
+        values[..., : 3 if channels > 2 else 1] = RAMP[..., None].astype(">u2") * factor
+        return png(b"".join(b"\0" + row.tobytes() for row in values), 16, 16, 16, colour)
+
+    assert same(read_radiograph(io.BytesIO(deep_png(257))), RAMP)
+    with pytest.raises(ValueError, match=r"nearly empty \(brightest 15 of 255\)"):
+        read_radiograph(io.BytesIO(deep_png(16)))
 
 
 def test_tiff_whose_zero_is_white_is_inverted_at_16_bits_too():
@@ -411,21 +435,10 @@ def test_a_cut_dicom_is_named(tmp_path):
         read_radiograph(file)
 
 
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(b"\0" * 1000)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
-
-
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [9500, 60_000])  # Pillow only warns of the first
 def test_decompression_bombs(side, tmp_path):
-    (tmp_path / "bomb.png").write_bytes(png_header(side, side))
+    (tmp_path / "bomb.png").write_bytes(png(b"\0" * 1000, side, side))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with pytest.raises(ValueError, match=r"bomb.png as a radiograph: .* pixels"):
