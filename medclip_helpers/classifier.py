@@ -29,7 +29,7 @@ class PromptClassifier(nn.Module):
 
     model: a `MedCLIPModel`.
     ensemble: a class scores the mean over its prompts; otherwise their maximum.
-    batch_size: images encoded at once, whatever number is given.
+    batch_size: images, and prompts of a class, encoded at once, whatever number is given.
 
     In eval mode the embeddings of the prompts are computed once, without gradients, and kept until
     the prompts or the text encoder's weights change. In train mode nothing is kept.
@@ -64,7 +64,16 @@ class PromptClassifier(nn.Module):
 
     def _encode_prompts(self, prompt_inputs) -> dict[str, Tensor]:
         return {
-            name: self.model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+            name: torch.cat(
+                [
+                    self.model.encode_text(input_ids, mask)
+                    for input_ids, mask in zip(
+                        inputs["input_ids"].split(self.batch_size),
+                        inputs["attention_mask"].split(self.batch_size),
+                        strict=True,
+                    )
+                ]
+            )
             for name, inputs in prompt_inputs.items()
         }
 

@@ -18,6 +18,6 @@ def one_image(world: Path):
     return _forward(1)
 
 
-def files(world: Path, count: int):
+def files(world: Path, count: int, prompts: int):
     forward = _forward(min(count, 32))
     return lambda: [forward() for _ in range(0, count, 32)]

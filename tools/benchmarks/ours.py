@@ -19,8 +19,10 @@ def load_full(world: Path):
     return load_medclip(world / "weights", device="cpu")
 
 
-def read_prompts(world: Path) -> dict[str, list[str]]:
-    return json.loads((world / "prompts.json").read_text())
+def read_prompts(world: Path, count: int = 10) -> dict[str, list[str]]:
+    """The first `count` prompts of each of five classes."""
+    prompts = json.loads((world / "prompts.json").read_text())
+    return {name: some[:count] for name, some in prompts.items()}
 
 
 def read_paths(world: Path, count: int) -> list[Path]:
@@ -36,9 +38,9 @@ def one_image(world: Path):
     return lambda: classifier(pixel_values, prompt_inputs)["logits"]
 
 
-def files(world: Path, count: int):
+def files(world: Path, count: int, prompts: int):
     model, processor = load_full(world)
-    settings = {"prompts": read_prompts(world), "strict": True, "progress": False}
+    settings = {"prompts": read_prompts(world, prompts), "strict": True, "progress": False}
     paths = read_paths(world, count)
     return lambda: classify_images(model, processor, paths, **settings)
 

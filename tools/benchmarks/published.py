@@ -35,21 +35,31 @@ def _model(folder: str | None):
     from medclip import MedCLIPModel, MedCLIPVisionModelViT
 
     model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT)
-    # The stand-ins lack a table that follows from the architecture.
-    model.load_state_dict = partial(model.load_state_dict, strict=False)
+    model.load_state_dict = partial(_fill, model.load_state_dict)
     model.from_pretrained(folder)
     return model.eval()
 
 
-def _classify(world: Path):
-    """A function from opened images to class logits, as the package's README writes it."""
+def _fill(load_state_dict, weights: dict) -> None:
+    """The stand-ins lack a table that follows from the architecture, and nothing else."""
+    missing, left_over = load_state_dict(weights, strict=False)
+    wrong = [name for name in missing if not name.endswith("relative_position_index")] + left_over
+    if wrong:
+        raise ValueError(f"stand-in weights do not fit: {wrong}")
+
+
+def _classify(world: Path, count: int = 10):
+    """Two functions: opened images -> the classifier's inputs -> its outputs.
+
+    count: prompts a class.
+    """
     from medclip import MedCLIPProcessor, PromptClassifier
     from medclip.prompts import process_class_prompts
 
     processor = MedCLIPProcessor()
     classifier = PromptClassifier(_model(str(world / "weights")), ensemble=True).eval()
     prompts = json.loads((world / "prompts.json").read_text())
-    prompt_inputs = process_class_prompts(prompts)
+    prompt_inputs = process_class_prompts({name: some[:count] for name, some in prompts.items()})
 
     def prepare(images):
         inputs = processor(images=images, return_tensors="pt")
@@ -65,9 +75,9 @@ def one_image(world: Path):
     return lambda: classifier(**inputs)["logits"]
 
 
-def files(world: Path, count: int):
+def files(world: Path, count: int, prompts: int):
     _patch(world)
-    prepare, classifier = _classify(world)
+    prepare, classifier = _classify(world, prompts)
     paths = sorted((world / "images").iterdir())
 
     def call():
