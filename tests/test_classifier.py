@@ -1,13 +1,18 @@
 """Prompt classification: what is encoded how often, what is kept, the table over many images."""
 
+import os
+import threading
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from medclip_helpers.prompts import process_class_prompts
 from PIL import Image
 from standin import PARITY
 
+from medclip_helpers import load_medclip
 from medclip_helpers.classifier import PromptClassifier, classify_images
+from medclip_helpers.prompts import process_class_prompts
 
 PROMPTS = {
     "Edema": ["mild pulmonary edema", "moderate interstitial pulmonary edema"],
@@ -66,6 +71,12 @@ def test_each_image_and_each_prompt_is_encoded_once(
 def test_batches_do_not_change_the_result(small_model, prompt_inputs, pixel_values):
     whole = PromptClassifier(small_model)(pixel_values, prompt_inputs)["logits"]
     parts = PromptClassifier(small_model, batch_size=2)(pixel_values, prompt_inputs)["logits"]
+    torch.testing.assert_close(parts, whole)
+
+
+def test_prompts_in_batches_are_padded_as_a_whole(small_model, prompt_inputs, pixel_values):
+    whole = PromptClassifier(small_model)(pixel_values, prompt_inputs)["logits"]
+    parts = PromptClassifier(small_model, batch_size=1)(pixel_values, prompt_inputs)["logits"]
     torch.testing.assert_close(parts, whole)
 
 
@@ -166,3 +177,88 @@ def test_all_images_unreadable_is_still_a_table(small_model, standin_processor, 
 def test_bad_arguments(small_model, standin_processor, images, prompts, expected):
     with pytest.raises(ValueError, match=expected):
         classify_images(small_model, standin_processor, images, prompts, progress=False)
+
+
+def test_strict_raises_what_the_first_unreadable_image_raises(
+    small_model, standin_processor, tmp_path
+):
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    images = [PARITY / "image.png", bad, tmp_path / "missing.png"]
+    settings = {"prompts": PROMPTS, "progress": False, "strict": True}
+    with pytest.raises(ValueError, match="bad.png"):
+        classify_images(small_model, standin_processor, images, **settings)
+    with pytest.raises(FileNotFoundError, match="missing.png"):
+        classify_images(small_model, standin_processor, images[::2], **settings)
+    assert len(classify_images(small_model, standin_processor, images[:1], **settings)) == 1
+
+
+def _arrays(count: int, size: int = 20):
+    rng = np.random.default_rng(0)
+    return (rng.integers(0, 256, (size, size), np.uint8) for _ in range(count))
+
+
+def test_rows_keep_the_order_of_the_images(small_model, standin_processor):
+    images = list(_arrays(7))
+    classify = [small_model, standin_processor]
+    expected = [classify_images(*classify, [i], PROMPTS, progress=False) for i in images]
+    table = classify_images(*classify, images, PROMPTS, batch_size=3, progress=False)
+    assert table["image"].tolist() == list(range(7))
+    for name in PROMPTS:
+        scores = [float(one[name][0]) for one in expected]
+        assert len(set(scores)) == 7
+        np.testing.assert_allclose(table[name], scores, rtol=1e-5)
+
+
+def test_next_batch_is_read_while_the_model_works(small_model, standin_processor, monkeypatch):
+    second, was_read, in_time = np.zeros((20, 20), np.uint8), threading.Event(), []
+
+    def processor(images):
+        if images is second:
+            was_read.set()
+        return standin_processor(images=images)
+
+    processor.tokenizer = standin_processor.tokenizer
+    encode_image = small_model.encode_image
+
+    def encode(pixel_values):
+        in_time.append(was_read.wait(20))  # does not end if nobody reads meanwhile
+        return encode_image(pixel_values)
+
+    monkeypatch.setattr(small_model, "encode_image", encode)
+    images = [*_arrays(1), second]
+    classify_images(small_model, processor, images, PROMPTS, batch_size=1, progress=False)
+    assert in_time == [True, True]
+
+
+def test_images_are_asked_for_when_their_turn_comes(small_model, standin_processor, encoded):
+    asked = []
+
+    def images():
+        for number, image in enumerate(_arrays(10)):
+            asked.append((number, encoded["image"]))
+            yield image
+
+    table = classify_images(
+        small_model, standin_processor, images(), PROMPTS, batch_size=2, progress=False
+    )
+    assert len(table) == 10
+    # When image i is asked for, all but the two batches before its own have been encoded.
+    assert asked == [(i, max(0, i // 2 - 1) * 2) for i in range(10)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="no /proc")
+def test_memory_is_flat_in_the_number_of_images():
+    model, processor = load_medclip("demo", device="cpu")
+    memory = []  # MB, each time an image is asked for
+
+    def images():
+        for image in _arrays(5000):
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+            yield image
+
+    table = classify_images(model, processor, images(), PROMPTS, progress=False)
+    assert len(table) == 5000 and (table["status"] == "ok").all()
+    # The prepared images of the last 4,000 alone would take 200 MB.
+    assert max(memory[1000:]) - max(memory[:1000]) < 50
