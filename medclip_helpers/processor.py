@@ -15,6 +15,8 @@ from transformers import BatchFeature, BertTokenizer
 from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
 from .radiograph import read_radiograph
 
+MAX_IMAGE_SIZE = 4096  # pixels a side; a damaged config file must not ask for gigabytes
+
 
 class MedCLIPImageProcessor:
     """Pad to a square with black, resize (bicubic) to `size` pixels a side, normalise.
@@ -23,6 +25,10 @@ class MedCLIPImageProcessor:
     """
 
     def __init__(self, size: int = IMAGE_SIZE, mean: float = IMAGE_MEAN, std: float = IMAGE_STD):
+        if not isinstance(size, int) or not 1 <= size <= MAX_IMAGE_SIZE:
+            raise ValueError(f"size is {size!r}, expected 1 to {MAX_IMAGE_SIZE} pixels")
+        if not isinstance(mean, (int, float)) or not isinstance(std, (int, float)) or not std:
+            raise ValueError(f"mean is {mean!r} and std {std!r}, expected numbers, and std not 0")
         self.size, self.mean, self.std = size, mean, std
 
     def square(self, image: Image.Image) -> Image.Image:
@@ -130,12 +136,19 @@ class MedCLIPProcessor:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **tokenizer_source) -> MedCLIPProcessor:
-        """What `save_pretrained` wrote; parts that the folder lacks are the published ones."""
+        """What `save_pretrained` wrote; parts that the folder lacks are the published ones.
+
+        Raises ValueError naming the folder for a part that cannot be read.
+        """
         folder = Path(folder)
         config = folder / "preprocessor_config.json"
-        image_processor = (
-            MedCLIPImageProcessor(**json.loads(config.read_text())) if config.is_file() else None
-        )
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
-        tokenizer = BertTokenizer.from_pretrained(folder) if has_tokenizer else None
+        image_processor = tokenizer = None
+        try:
+            if config.is_file():
+                image_processor = MedCLIPImageProcessor(**json.loads(config.read_text()))
+            if has_tokenizer:
+                tokenizer = BertTokenizer.from_pretrained(folder)
+        except Exception as error:  # tokenizers raises nothing more special
+            raise ValueError(f"{folder} holds a damaged processor: {error}") from error
         return cls(image_processor, tokenizer, **tokenizer_source)

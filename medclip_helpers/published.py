@@ -1,122 +1,182 @@
-"""What the paper reports, as data with its source, and how a measurement compares with it.
-
-Only figures that were checked against the paper stand here.
-"""
+"""The published weights and vocabulary: where they are, and the copies of them that are kept."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+from . import download
+from .checkpoint_files import (
+    published_encoder,
+    read_state_dict,
+    unpack_weights,
+    write_safetensors,
+)
+from .model import MedCLIPVisionModel, MedCLIPVisionModelViT
 
-if TYPE_CHECKING:
-    import pandas
+logger = logging.getLogger(__name__)
 
-SOURCE = "Wang et al., EMNLP 2022, Table 2 (arXiv:2210.10163)"
 
-# Zero-shot accuracy: method -> data set -> (a single prompt a class, an ensemble of prompts).
-ZERO_SHOT: dict[str, dict[str, tuple[float, float]]] = {
-    "MedCLIP-ViT": {
-        "chexpert-5x200": (0.5942, 0.5942),
-        "mimic-5x200": (0.5006, 0.5024),
-        "covid": (0.8013, 0.7943),
-        "rsna": (0.7447, 0.7682),
-    },
-    "MedCLIP-ResNet": {
-        "chexpert-5x200": (0.5476, 0.5712),
-        "mimic-5x200": (0.5022, 0.5430),
-        "covid": (0.8472, 0.8369),
-        "rsna": (0.7418, 0.7584),
-    },
-    "GLoRIA": {
-        "chexpert-5x200": (0.4328, 0.4210),
-        "mimic-5x200": (0.3306, 0.3382),
-        "covid": (0.7090, 0.5702),
-        "rsna": (0.5808, 0.4752),
-    },
-    "ConVIRT": {
-        "chexpert-5x200": (0.4188, 0.4224),
-        "mimic-5x200": (0.4018, 0.4010),
-        "covid": (0.5184, 0.6647),
-        "rsna": (0.4731, 0.4647),
-    },
-    "CLIP": {
-        "chexpert-5x200": (0.2016, 0.2036),
-        "mimic-5x200": (0.1918, 0.2254),
-        "covid": (0.5069, 0.5090),
-        "rsna": (0.4989, 0.5055),
-    },
+class Published(NamedTuple):
+    """Where a published checkpoint lives. Source: README of github.com/RyanWangZf/MedCLIP."""
+
+    file: str
+    pointer: str  # a text file in that repository, which holds the current address
+    vision_cls: type
+
+
+PUBLISHED = {
+    "vit": Published("medclip-vit-pretrained.zip", "medclip_vit_weight.txt", MedCLIPVisionModelViT),
+    "resnet": Published("medclip-pretrained.zip", "medclip_resnet_weight.txt", MedCLIPVisionModel),
 }
-RULES = ("one prompt", "ensemble")  # what the two columns are called in `reproduce`
-METHODS = {"vit": "MedCLIP-ViT", "resnet": "MedCLIP-ResNet"}  # name for `load_medclip` -> paper's
-TEST_IMAGES = {"chexpert-5x200": 1000, "mimic-5x200": 1000, "covid": 3000, "rsna": 3538}
-# CheXpert's labels supervised MedCLIP's image side (paper, section 4.1): its patients are new in
-# the test, its labels, its scanners and its labeller are not.
-IN_DOMAIN = ("chexpert", "chexpert-5x200")
+WEIGHTS_URL = "https://storage.googleapis.com/pytrial"
+POINTER_URL = "https://raw.githubusercontent.com/RyanWangZf/MedCLIP/main/medclip"
+TOKENIZER_FILE = "Bio_ClinicalBERT-vocab.txt"
+TOKENIZER_URL = "https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT/resolve/main/vocab.txt"
+TOKENIZER_SIZE = 28996  # word pieces
+NETWORK = "connect to the network, or set MEDCLIP_MIRROR to the base address of a copy"
 
 
-def published_zero_shot() -> pandas.DataFrame:
-    """The paper's zero-shot accuracies: a row a method, columns (data set, "one prompt" or
-    "ensemble").
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Where weights are kept: `cache_dir`, else $MEDCLIP_HOME, else ~/.cache/medclip_helpers."""
+    chosen = cache_dir or os.environ.get("MEDCLIP_HOME") or "~/.cache/medclip_helpers"
+    return Path(chosen).expanduser()
+
+
+def _addresses(file: str, mirror: str | None, published: list) -> list[str | Callable[[], str]]:
+    """Where to ask for a file, in order: a mirror alone, where there is one."""
+    mirror = mirror or os.environ.get("MEDCLIP_MIRROR")
+    return [f"{mirror.rstrip('/')}/{file}"] if mirror else published
+
+
+def _current_address(pointer: str) -> str:
+    url = f"{POINTER_URL}/{pointer}"
+    address = download.read_text(url).strip()
+    if not address.startswith("http") or len(address.split()) != 1:
+        raise ValueError(f"{url} holds no address but {address[:60]!r}")
+    return address
+
+
+@contextmanager
+def _making(wanted: Path, name: str, home: Path, ways_on: str) -> Iterator[Path | None]:
+    """A scratch folder in `home` for making `wanted`, or None if another process just has.
+
+    Every OSError becomes a DownloadError that ends with the ways on.
     """
-    import pandas as pd
+    from filelock import FileLock
 
-    rows = {
-        method: {
-            (dataset, rule): value
-            for dataset, values in by_dataset.items()
-            for rule, value in zip(RULES, values, strict=True)
-        }
-        for method, by_dataset in ZERO_SHOT.items()
-    }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+    scratch = home / f".{name}.part"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / f".{name}.lock"):
+            if wanted.is_file():
+                yield None
+                return
+            shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+            scratch.mkdir()
+            try:
+                yield scratch
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
+    except download.DownloadError as error:
+        raise download.DownloadError(f"{error}\n{ways_on}") from error
+    except OSError as error:
+        raise download.DownloadError(
+            f"cannot keep {name} in {home}: {error}\n"
+            f"Make room, or set MEDCLIP_HOME to a folder that can be written. {ways_on}"
+        ) from error
 
 
-def zero_shot_of(dataset: str, model: str) -> dict[str, float]:
-    """{"one prompt": accuracy, "ensemble": accuracy} as published.
+def fetch_weights(
+    name: str, cache_dir: str | Path | None = None, mirror: str | None = None
+) -> Path:
+    """The folder with published weights "vit" or "resnet", downloaded once.
 
-    dataset: one of TEST_IMAGES. model: "vit" or "resnet". Raises ValueError for others: what a demo
-    model does, or any model with drawings, has no counterpart in the paper.
+    cache_dir: overrides $MEDCLIP_HOME. mirror: base address of a copy, overrides $MEDCLIP_MIRROR.
+
+    The folder holds `model.safetensors` (the published tensors under their published names) and
+    the record of it (address, and SHA-256 of this file and of the zip), which `read_state_dict`
+    checks. It appears in one step, when all is checked; processes that ask at once download once.
+
+    Raises `download.DownloadError`, naming every address tried and the ways on, if none gives the
+    weights or they cannot be kept.
     """
-    for name, value, allowed in (("data set", dataset, TEST_IMAGES), ("model", model, METHODS)):
-        if value not in allowed:
-            raise ValueError(
-                f"nothing is published for {name} {value!r}: expected one of {list(allowed)}"
-            )
-    return dict(zip(RULES, ZERO_SHOT[METHODS[model]][dataset], strict=True))
+    if name not in PUBLISHED:
+        raise ValueError(f"unknown published model {name!r}: expected one of {sorted(PUBLISHED)}")
+    home = cache_folder(cache_dir)
+    folder = home / f"medclip-{name}"
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        return folder
+    ways_on = (
+        f"Ways on: {NETWORK}; name a local folder or file with the weights, "
+        'load_medclip("/path/to/weights"); or use load_medclip("demo"), trained on drawings.'
+    )
+    file, pointer, _ = PUBLISHED[name]
+    published = [f"{WEIGHTS_URL}/{file}", lambda: _current_address(pointer)]
+    with _making(weights, folder.name, home, ways_on) as scratch:
+        if scratch:
+            _fetch_weights(name, _addresses(file, mirror, published), scratch)
+            shutil.rmtree(folder, ignore_errors=True)  # somebody deleted the weights in it
+            os.replace(scratch / "ready", folder)
+            logger.info("kept %s weights in %s", name, folder)
+    return folder
 
 
-def compare_with_published(
-    measured: pandas.DataFrame, dataset: str, model: str
-) -> pandas.DataFrame:
-    """Measured zero-shot accuracies beside the published ones, and what to make of the difference.
+def _fetch_weights(name: str, addresses: list, scratch: Path) -> None:
+    """Download and convert published weights into `scratch / "ready"`."""
+    state_dict = {}
 
-    measured: rows as `reproduce.zero_shot_draws` summarises them: `prompts` ("one prompt",
-        "ensemble"), `value`, `low`, `high` (95 %); others are passed over.
-    dataset: one of TEST_IMAGES. model: "vit" or "resnet", whose published weights were measured.
+    def unpack(archive: Path) -> None:
+        state_dict.clear()
+        state_dict.update(read_state_dict(unpack_weights(archive, scratch)))
+        found = published_encoder(state_dict)
+        if found != name:
+            raise ValueError(f"it holds {found or 'no MedCLIP'} weights, expected {name!r}")
 
-    Returns a row a rule: `prompts`, `published`, `measured`, `low`, `high`, `difference` (measured
-    less published), `difference low`, `difference high`, `judgement`. The published figure is a
-    measurement too, on other images of the same data set: its own sampling error (that of a share
-    of TEST_IMAGES) goes into the interval of the difference. "agrees" means that 0 lies in it, no
-    more: with few images nearly everything agrees.
+    archive = scratch / PUBLISHED[name].file
+    url = download.fetch(addresses, archive, check=unpack)
+    ready = scratch / "ready"
+    ready.mkdir()
+    write_safetensors(state_dict, ready / "model.safetensors")
+    download.write_record(ready / "model.safetensors", url, zip_sha256=download.sha256(archive))
 
-    Raises ValueError as `zero_shot_of` does.
+
+def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = None):
+    """The published model's tokenizer (Bio_ClinicalBERT's vocabulary, lower-casing), fetched once.
+
+    Raises `download.DownloadError` if the vocabulary is neither cached nor reachable, ValueError if
+    the cached one is damaged.
     """
-    import pandas as pd
+    from transformers import BertTokenizer
 
-    known = measured.set_index("prompts")
-    rows = []
-    for rule, published in zero_shot_of(dataset, model).items():
-        value, low, high = known.loc[rule, ["value", "low", "high"]]
-        error = 1.96 * np.sqrt(published * (1 - published) / TEST_IMAGES[dataset])
-        difference = value - published
-        ends = (
-            difference - np.hypot(value - low, error),
-            difference + np.hypot(high - value, error),
-        )
-        judgement = "agrees" if ends[0] <= 0 <= ends[1] else "higher" if difference > 0 else "lower"
-        rows.append([rule, published, value, low, high, difference, *ends, judgement])
-    columns = ["prompts", "published", "measured", "low", "high"]
-    columns += ["difference", "difference low", "difference high", "judgement"]
-    return pd.DataFrame(rows, columns=columns)
+    home = cache_folder(cache_dir)
+    vocabulary = home / TOKENIZER_FILE
+    if not vocabulary.is_file():
+        ways_on = f"Ways on: {NETWORK}; or put the vocabulary at {vocabulary}."
+        with _making(vocabulary, TOKENIZER_FILE, home, ways_on) as scratch:
+            if scratch:
+                part = scratch / TOKENIZER_FILE
+                addresses = _addresses(TOKENIZER_FILE, mirror, [TOKENIZER_URL])
+                url = download.fetch(addresses, part, check=_word_pieces)
+                os.replace(download.write_record(part, url), download.record_of(vocabulary))
+                os.replace(part, vocabulary)
+    download.check_record(vocabulary)
+    return BertTokenizer(
+        {piece: i for i, piece in enumerate(_word_pieces(vocabulary))}, do_lower_case=True
+    )
+
+
+def _word_pieces(vocabulary: Path) -> list[str]:
+    try:
+        pieces = vocabulary.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{vocabulary} is not a text: {error}") from error
+    if len(pieces) != TOKENIZER_SIZE:
+        raise ValueError(f"{vocabulary} has {len(pieces)} word pieces, expected {TOKENIZER_SIZE}")
+    return pieces

@@ -1,9 +1,6 @@
-"""Weights: fetched from a local server, unpacked, translated, loaded strictly."""
+"""Weights: read from files that may be hostile, translated, loaded strictly."""
 
-import functools
-import http.server
-import json
-import threading
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,13 +10,8 @@ from safetensors.torch import load_file, save_file
 from standin import PARITY, standin_state_dict
 
 from medclip_helpers import checkpoints, download
-from medclip_helpers.checkpoints import (
-    fetch_weights,
-    load_medclip,
-    load_tokenizer,
-    read_state_dict,
-    translate,
-)
+from medclip_helpers.checkpoint_files import DROPPED, read_state_dict, translate
+from medclip_helpers.checkpoints import DEMO_FOLDER, load_medclip
 from medclip_helpers.model import MedCLIPModel, MedCLIPVisionModel
 
 
@@ -29,156 +21,6 @@ def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MEDCLIP_MIRROR", raising=False)
     return tmp_path / "home"
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A local web server: `.folder` is what it serves, `.url` its address, `.requests` its log."""
-    folder = tmp_path / "www"
-    folder.mkdir()
-    requests = []
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_request(self, code="-", size="-"):
-            requests.append(self.path)
-
-        def log_error(self, *args):
-            pass
-
-    handler = functools.partial(Handler, directory=folder)
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    httpd.folder, httpd.requests = folder, requests
-    httpd.url = f"http://127.0.0.1:{httpd.server_port}"
-    yield httpd
-    httpd.shutdown()
-    httpd.server_close()
-
-
-def write_zip(path: Path, state_dict: dict, member: str = "pytorch_model.bin") -> None:
-    inner = path.with_suffix(".bin")
-    torch.save(state_dict, inner)
-    with zipfile.ZipFile(path, "w") as zipped:
-        zipped.write(inner, member)
-    inner.unlink()
-
-
-TINY = {  # enough to be recognised as a published checkpoint
-    "vit": {"vision_model.model.encoder.layers.0.blocks.0.layernorm_before.weight": torch.ones(3)},
-    "resnet": {"vision_model.model.layer1.0.conv1.weight": torch.ones(3)},
-}
-
-
-# --- fetching -----------------------------------------------------------------------------------
-
-
-def test_fetch_keeps_a_safetensors_copy_and_asks_once(server, home):
-    write_zip(server.folder / "medclip-vit-pretrained.zip", TINY["vit"])
-    folder = fetch_weights("vit", mirror=server.url)
-    assert folder.parent == home
-    (name, tensor), *rest = load_file(folder / "model.safetensors").items()
-    assert not rest and tensor.equal(TINY["vit"][name])
-    source = json.loads((folder / "source.json").read_text())
-    archive = server.folder / "medclip-vit-pretrained.zip"
-    assert source == {"url": f"{server.url}/{archive.name}", "sha256": download.sha256(archive)}
-    asked = len(server.requests)
-    assert fetch_weights("vit", mirror=server.url) == folder
-    assert len(server.requests) == asked
-    assert [p.name for p in home.iterdir()] == ["medclip-vit"]  # nothing temporary is left
-
-
-def test_mirror_and_home_come_from_the_environment(server, monkeypatch, tmp_path):
-    write_zip(server.folder / "medclip-pretrained.zip", TINY["resnet"])
-    monkeypatch.setenv("MEDCLIP_MIRROR", server.url + "/")
-    assert fetch_weights("resnet", cache_dir=tmp_path / "drive").parent == tmp_path / "drive"
-
-
-def test_the_repository_is_asked_for_the_current_address(server, monkeypatch):
-    write_zip(server.folder / "moved.zip", TINY["vit"])
-    (server.folder / "medclip_vit_weight.txt").write_text(f"{server.url}/moved.zip\n")
-    monkeypatch.setattr(checkpoints, "WEIGHTS_URL", f"{server.url}/gone")
-    monkeypatch.setattr(checkpoints, "POINTER_URL", server.url)
-    folder = fetch_weights("vit")
-    assert json.loads((folder / "source.json").read_text())["url"] == f"{server.url}/moved.zip"
-
-
-def test_no_answer_names_every_address(server, home, monkeypatch):
-    monkeypatch.setattr(checkpoints, "WEIGHTS_URL", f"{server.url}/gone")
-    monkeypatch.setattr(checkpoints, "POINTER_URL", "http://127.0.0.1:9")
-    with pytest.raises(download.DownloadError) as caught:
-        fetch_weights("vit")
-    assert f"{server.url}/gone/medclip-vit-pretrained.zip" in str(caught.value)
-    assert "404" in str(caught.value) and "MEDCLIP_MIRROR" in str(caught.value)
-    assert not list(home.iterdir())
-
-
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "not a zip", "wrong member"])
-def test_a_damaged_archive_is_never_kept(server, home, damage):
-    archive = server.folder / "medclip-vit-pretrained.zip"
-    write_zip(
-        archive, TINY["vit"], "readme.txt" if damage == "wrong member" else "pytorch_model.bin"
-    )
-    data = bytearray(archive.read_bytes())
-    if damage == "truncated":
-        data = data[: len(data) // 2]
-    elif damage == "flipped":
-        data[len(data) // 2] ^= 0xFF
-    elif damage == "not a zip":
-        data = b"<html>moved</html>"
-    archive.write_bytes(data)
-    with pytest.raises(ValueError, match="medclip-vit-pretrained.zip"):
-        fetch_weights("vit", mirror=server.url)
-    assert not list(home.iterdir())
-
-
-def test_weights_of_the_other_encoder_are_refused(server):
-    write_zip(server.folder / "medclip-vit-pretrained.zip", TINY["resnet"])
-    with pytest.raises(ValueError, match="holds resnet weights, expected 'vit'"):
-        fetch_weights("vit", mirror=server.url)
-
-
-def test_a_full_disk_is_said_before_the_download(server, monkeypatch):
-    write_zip(server.folder / "medclip-vit-pretrained.zip", TINY["vit"])
-    usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(download.DownloadError, match="do not fit on the disk"):
-        fetch_weights("vit", mirror=server.url)
-
-
-def test_a_member_cannot_write_outside(server, tmp_path):
-    write_zip(server.folder / "a.zip", TINY["vit"], "../../escaped/pytorch_model.bin")
-    target = tmp_path / "in"
-    target.mkdir()
-    checkpoints.unpack_weights(server.folder / "a.zip", target)
-    assert [p.name for p in target.iterdir()] == ["pytorch_model.bin"]
-    assert not list(tmp_path.rglob("escaped"))
-
-
-def test_tokenizer_is_fetched_once_and_checked(server, home):
-    vocabulary = server.folder / checkpoints.TOKENIZER_FILE
-    vocabulary.write_text("[PAD]\n[UNK]\n")
-    with pytest.raises(ValueError, match="2 word pieces, expected 28996"):
-        load_tokenizer(mirror=server.url)
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "edema"]
-    vocabulary.write_text("\n".join(special + [f"w{i}" for i in range(28996 - len(special))]))
-    tokenizer = load_tokenizer(mirror=server.url)
-    assert tokenizer("EDEMA").input_ids == [2, 5, 3]  # lower-cased, between [CLS] and [SEP]
-    asked = len(server.requests)
-    load_tokenizer(mirror=server.url)
-    assert len(server.requests) == asked
-
-
-# --- loading ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_load_from_zip_through_the_cache(name, server, standin_model, golden, standin_processor):
-    write_zip(server.folder / checkpoints.PUBLISHED[name].file, standin_state_dict(name))
-    model, _ = load_medclip(name, device="cpu", mirror=server.url)
-    assert not any(module.training for module in model.modules())
-    expected = standin_model(name).state_dict()
-    assert all(tensor.equal(expected[key]) for key, tensor in model.state_dict().items())
-    assert "research use only" in model.note
 
 
 @pytest.mark.parametrize("position_ids", [True, False])
@@ -208,6 +50,75 @@ def test_reads_files_saved_on_cuda_and_in_the_old_format(tmp_path, monkeypatch):
         assert all(tensor.device.type == "cpu" for tensor in read.values())
 
 
+class WritesAFile:
+    """Its pickle, unpickled without care, writes a file."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self.target, "this code has run")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused(zipped, wrapped, tmp_path):
+    target = tmp_path / "written"
+    hostile = {"a": torch.ones(1), "b": WritesAFile(target)}
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(hostile, file, _use_new_zipfile_serialization=zipped)
+    torch.load(file, weights_only=False)
+    assert target.read_text() == "this code has run"  # so it would
+    target.unlink()
+    if wrapped:
+        with zipfile.ZipFile(tmp_path / "published.zip", "w") as archive:
+            archive.write(file, "pytorch_model.bin")
+        file = tmp_path / "published.zip"
+    with pytest.raises(ValueError, match="pytorch_model.bin is not a PyTorch checkpoint"):
+        load_medclip(file, device="cpu")
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        (torch.zeros(1).expand(10**10), "unfolds to 4e[+]10 bytes, expected at most 2e[+]09"),
+        (torch.eye(3).to_sparse(), "a is no ordinary tensor"),
+        (torch.empty(3, device="meta"), "a is no ordinary tensor"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+def test_tensors_that_take_no_memory_until_they_are_used_are_refused(tensor, expected, tmp_path):
+    torch.save({"a": tensor}, tmp_path / "a.bin")
+    with pytest.raises(ValueError, match=f"a.bin.*{expected}"):
+        read_state_dict(tmp_path / "a.bin")
+
+
+def test_a_checkpoint_that_was_compressed_is_refused(tmp_path):
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "a.bin")
+    with (
+        zipfile.ZipFile(tmp_path / "a.bin") as plain,
+        zipfile.ZipFile(tmp_path / "b.bin", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in plain.infolist():
+            packed.writestr(member.filename, plain.read(member))
+    assert torch.load(tmp_path / "b.bin", weights_only=True)  # PyTorch would inflate a bomb
+    with pytest.raises(ValueError, match="b.bin is not a PyTorch checkpoint: .* compressed"):
+        read_state_dict(tmp_path / "b.bin")
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors", ".zip"])
+@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.999])
+def test_truncated_files_are_named(suffix, share, tmp_path, small_model):
+    file = tmp_path / f"cut{suffix}"
+    tensors = small_model.state_dict()
+    save_file(tensors, file) if suffix == ".safetensors" else torch.save(tensors, file)
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match=f"{file} is not "):
+        load_medclip(file, device="cpu")
+
+
 def test_the_other_encoder_is_named(standin_checkpoint):
     with pytest.raises(ValueError) as caught:
         MedCLIPModel(vision_cls=MedCLIPVisionModel).from_pretrained(standin_checkpoint("vit"))
@@ -224,12 +135,15 @@ def test_every_name_that_does_not_fit_is_listed(small_model, tmp_path):
     tensors["surplus"] = torch.ones(1)
     del tensors["logit_scale"]
     tensors["text_model.projection_head.weight"] = torch.ones(1, 2)
+    bias = "text_model.model.pooler.dense.bias"
+    tensors[bias] = tensors[bias].long()
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(ValueError) as caught:
         load_medclip(tmp_path, device="cpu")
     assert "missing: logit_scale" in str(caught.value)
     assert "left over: surplus" in str(caught.value)
     assert "shape of text_model.projection_head.weight: (1, 2)" in str(caught.value)
+    assert f"type of {bias}: torch.int64, expected torch.float32" in str(caught.value)
 
 
 def test_a_missing_third_of_an_attention_is_missing(standin_model):
@@ -242,7 +156,7 @@ def test_a_missing_third_of_an_attention_is_missing(standin_model):
 
 def test_translation_leaves_own_names_alone(small_model):
     own = small_model.state_dict()
-    assert translate(own).keys() == {n for n in own if not checkpoints.DROPPED.search(n)}
+    assert translate(own).keys() == {n for n in own if not DROPPED.search(n)}
 
 
 def test_save_and_load_give_the_same_model(small_model, standin_processor, tmp_path):
@@ -281,6 +195,38 @@ def test_what_is_no_checkpoint_is_said(source, error, expected, tmp_path, monkey
     torch.save({"a": torch.ones(1)}, "other.bin")
     with pytest.raises(error, match=expected):
         load_medclip(source, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("config.json", "{", "config.json is not JSON"),
+        ("config.json", "[]", "is no MedCLIP checkpoint"),
+        ("config.json", '{"vision": {"backbone": "no such"}, "text": {}}', "describes no model"),
+        ("config.json", '{"vision": 1}', "describes no model"),
+        ("preprocessor_config.json", '{"size": 1000000000}', "size is 1000000000, expected 1 to"),
+        ("preprocessor_config.json", '{"std": 0}', "std 0, expected numbers, and std not 0"),
+        ("preprocessor_config.json", '{"speed": 1}', "holds a damaged processor: .*speed"),
+        ("tokenizer.json", '{"version": "1.0"', "holds a damaged processor"),
+    ],
+)
+def test_damaged_settings_are_named(file, content, expected, tmp_path):
+    folder = shutil.copytree(DEMO_FOLDER, tmp_path / "mine")
+    (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=expected) as caught:
+        load_medclip(folder, device="cpu")
+    assert str(folder) in str(caught.value)
+
+
+def test_a_model_may_be_saved_over_the_files_that_it_came_from(small_model, tmp_path):
+    small_model.save_pretrained(tmp_path)
+    model, _ = load_medclip(tmp_path, device="cpu")
+    with torch.no_grad():
+        model.logit_scale += 1
+    model.save_pretrained(tmp_path)
+    again, _ = load_medclip(tmp_path, device="cpu")
+    expected = model.state_dict()
+    assert all(tensor.equal(expected[key]) for key, tensor in again.state_dict().items())
 
 
 def test_own_encoder_has_no_published_weights(small_model):
