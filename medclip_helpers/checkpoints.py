@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import download
 from .checkpoint_files import DROPPED, published_encoder, read_state_dict, translate
-from .model import MedCLIPModel, MedCLIPTextModel
+from .model import MedCLIPModel
 from .processor import MedCLIPProcessor
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 
@@ -64,6 +64,7 @@ def _fill(
     state_dict = {name: tensor.to(expected[name].dtype) for name, tensor in state_dict.items()}
     # strict=False: compared above; dropped buffers stay
     model.load_state_dict(state_dict, strict=False, assign=assign)
+    _fill_buffers(model)
     if kind:
         model.note = PUBLISHED_NOTE
     elif config := _read_config(source):
@@ -85,14 +86,18 @@ def _misfits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> list[str]
 
 
 def _without_weights(kind: str) -> MedCLIPModel:
-    """A published model to assign weights to: its text encoder takes no memory until then."""
+    """A published model that takes no memory, and no time for random numbers, until `_fill`."""
     from accelerate import init_empty_weights
 
-    # Not so the vision encoder, a fifth of the whole: timm's buffers that no checkpoint holds
-    # would stay empty.
     with init_empty_weights():
-        text_model = MedCLIPTextModel()
-    return MedCLIPModel(PUBLISHED[kind].vision_cls, text_model)
+        return MedCLIPModel(PUBLISHED[kind].vision_cls)
+
+
+def _fill_buffers(model: MedCLIPModel) -> None:
+    """Compute the buffers that no checkpoint holds, where `_without_weights` left them empty."""
+    for module in model.modules():
+        if any(buffer.is_meta for buffer in module.buffers(recurse=False)):
+            module.init_non_persistent_buffers()  # timm's
 
 
 def _read_config(source: Path) -> dict | None:
