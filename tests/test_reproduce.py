@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import default_collate
 
 from medclip_helpers import PromptClassifier, published, reproduce, run_results, tuning
 from medclip_helpers.datasets import DATASETS
@@ -234,7 +235,7 @@ def test_a_frozen_encoder_does_not_learn_the_statistics_of_its_images(
     images = tuning.LabelledImages(table["imgpath"][:50], np.arange(50) % 5, processor)
     before = {n: t.clone() for n, t in classifier.model.state_dict().items()}
     layer = classifier.fc.weight.clone()
-    tuning.fit(classifier, images, config(), tuning.default_collate)
+    tuning.fit(classifier, images, config(), default_collate)
     assert not classifier.fc.weight.equal(layer)
     assert any("running_mean" in name for name in before)  # there is something to be kept
     assert all(t.equal(before[n]) for n, t in classifier.model.state_dict().items())
