@@ -2,7 +2,7 @@
 
 Images are encoded once; every draw of prompts, every pair and every retrieval is then a product of
 matrices. What is trained (linear probe, fine-tuning, prompt tuning) is in `tuning`, what is kept of
-a run in `run_results`, what the paper reports in `published`.
+a run in `run_results`, what the paper reports in `paper`.
 """
 
 from __future__ import annotations

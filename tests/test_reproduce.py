@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from medclip_helpers import PromptClassifier, published, reproduce, run_results, tuning
+from medclip_helpers import PromptClassifier, paper, reproduce, run_results, tuning
 from medclip_helpers.datasets import DATASETS
 from medclip_helpers.evaluation import evaluate_classification, pair_probabilities, recall_at_k
 from medclip_helpers.manifests import LABELS
@@ -289,15 +289,15 @@ def measured(one: float, ensemble: float, half: float = 0.01) -> pd.DataFrame:
 
 
 def test_published_table_is_whole():
-    shown = published.published_zero_shot()
+    shown = paper.published_zero_shot()
     assert shown.shape == (5, 8) and not shown.isna().any(axis=None)
     assert shown.loc["MedCLIP-ViT", ("covid", "one prompt")] == 0.8013
     assert shown.loc["GLoRIA", ("rsna", "ensemble")] == 0.4752
-    assert published.zero_shot_of("rsna", "resnet") == {"one prompt": 0.7418, "ensemble": 0.7584}
+    assert paper.zero_shot_of("rsna", "resnet") == {"one prompt": 0.7418, "ensemble": 0.7584}
 
 
 def test_judgement():
-    found = published.compare_with_published(measured(0.60, 0.50), "chexpert-5x200", "vit")
+    found = paper.compare_with_published(measured(0.60, 0.50), "chexpert-5x200", "vit")
     assert found["prompts"].tolist() == ["one prompt", "ensemble"]
     assert found["judgement"].tolist() == ["agrees", "lower"]
     assert found["difference"].tolist() == pytest.approx([0.0058, -0.0942])
@@ -305,16 +305,16 @@ def test_judgement():
     half = np.hypot(0.01, 1.96 * np.sqrt(0.5942 * 0.4058 / 1000))
     width = found["difference high"] - found["difference low"]
     assert width.tolist() == pytest.approx([2 * half] * 2)
-    better = published.compare_with_published(measured(0.9, 0.9), "rsna", "vit")
+    better = paper.compare_with_published(measured(0.9, 0.9), "rsna", "vit")
     assert better["judgement"].tolist() == ["higher", "higher"]
-    wide = published.compare_with_published(measured(0.9, 0.9, half=0.2), "rsna", "vit")
+    wide = paper.compare_with_published(measured(0.9, 0.9, half=0.2), "rsna", "vit")
     assert wide["judgement"].tolist() == ["agrees", "agrees"]
 
 
 @pytest.mark.parametrize("place", [("demo", "vit"), ("covid", "demo"), ("chexpert", "vit")])
 def test_nothing_is_judged_that_has_no_counterpart(place):
     with pytest.raises(ValueError, match="nothing is published for"):
-        published.compare_with_published(measured(0.9, 0.9), *place)
+        paper.compare_with_published(measured(0.9, 0.9), *place)
 
 
 # --- results of a run -------------------------------------------------------------------------
