@@ -6,6 +6,7 @@ whether they pay; the package does not use them.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def _peak(call: Callable) -> float:
     return torch.cuda.max_memory_allocated() / GIB
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _inference(model, prompt_inputs) -> dict[str, float]:
     classifier, backbone = PromptClassifier(model, batch_size=BATCH), model.vision_model.backbone
     pixel_values = torch.rand(BATCH, 3, 224, 224, device="cuda")
@@ -69,7 +70,7 @@ def _inference(model, prompt_inputs) -> dict[str, float]:
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _options(model) -> dict[str, float]:
     """Images/s of the image encoder with what might make it faster, beside the same without."""
     encoder = model.vision_model
@@ -100,7 +101,8 @@ def _pretraining(world: Path) -> dict[str, float]:
     """The paper's step, 100 images of 224 x 224 and as many sentences."""
     found = {}
     for precision in PRECISIONS:
-        call = training.step(world, steps=8, batch_size=100, device="auto", precision=precision)
+        settings = {"device": "auto", "precision": precision, "num_workers": os.cpu_count()}
+        call = training.step(world, steps=8, batch_size=100, **settings)
         shares = {}
         name = f"pretraining, batch 100, {precision}"
         peak = _peak(lambda call=call, shares=shares: shares.update(call()))

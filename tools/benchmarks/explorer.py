@@ -80,7 +80,7 @@ def changes(world: Path, model: str, repeats: int):
 def growth(world: Path, seen: int):
     """An edit when `seen` texts have been seen before. The demo model: the explorer is the same."""
     explorer, numbers = _build("demo"), itertools.count()
-    for start in range(0, seen, 100):
-        lines = [f"The heart is enlarged by {next(numbers)} mm." for _ in range(min(100, seen))]
-        explorer._embed(explorer._text_cache, explorer.embedder.texts, lines, str, f"text {start}")
+    lines = [f"The heart is enlarged by {next(numbers)} mm." for _ in range(seen)]
+    # An edit each would draw a thousand pictures first.
+    explorer._embed(explorer._text_cache, explorer.embedder.texts, [*TEXTS, *lines], str, "text")
     return lambda: _edit(explorer, next(numbers))

@@ -50,13 +50,17 @@ def _shares(spans: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     return found | {"outside": outside, "seconds": (end - begin) / (len(spans["forward"]) - 2)}
 
 
-def step(world: Path, steps: int, batch_size: int, device: str = "cpu", precision: str = "auto"):
+def step(world: Path, steps: int, batch_size: int, **settings):
+    """Shares of a step on the CPU, or where the `settings` of a `TrainingConfig` say.
+
+    Of steps on a GPU each part waits for the GPU, so that its work counts where it was asked for.
+    """
     model, processor = load_full(world)
     dataset = read_dataset(world, "images")
     folder = world / "training"
     config = TrainingConfig(
-        output_dir=str(folder), batch_size=batch_size, max_steps=steps, device=device,
-        precision=precision, logging_steps=steps, progress=False,
+        output_dir=str(folder), batch_size=batch_size, max_steps=steps, logging_steps=steps,
+        progress=False, **{"device": "cpu", **settings},
     )  # fmt: skip
 
     def call():
