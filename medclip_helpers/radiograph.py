@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-import zlib
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -19,10 +18,6 @@ MIN_SIDE = 4  # pixels; less is an icon or a mistake
 MAX_ASPECT = 8  # a strip is no radiograph, and the processor pads every image to a square
 # A picture counts as coloured if over a tenth of it differs by this much from its own tint.
 COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
-# Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
-DICOM_BLANKABLE = (
-    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
-)  # fmt: skip
 
 
 def read_radiograph(source) -> Image.Image:
@@ -48,9 +43,9 @@ def read_radiograph(source) -> Image.Image:
     name = str(source) if is_path else _name(source)
     try:
         if not is_path:
-            return _checked(_read(source, name))
+            return _read(source, name)
         with open(os.path.expanduser(source), "rb") as file:
-            return _checked(_read(file, name))
+            return _read(file, name)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"cannot read {name} as a radiograph: not a PNG, JPEG, TIFF, WebP, BMP or DICOM file"
@@ -85,6 +80,20 @@ def find_radiographs(source: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def _is_dicom(file) -> bool:
+    file.seek(0)
+    head = file.read(132)
+    file.seek(0)
+    return head[128:] == b"DICM"
+
+
+def _is_suffixless_dicom(path: Path) -> bool:
+    if path.suffix:
+        return False
+    with open(path, "rb") as file:
+        return _is_dicom(file)
+
+
 # --- by kind of source ------------------------------------------------------------------------
 
 
@@ -108,7 +117,9 @@ def _read(source, name: str) -> Image.Image:
             f"got {type(source).__name__}"
         )
     if _is_dicom(source):
-        return _from_dicom(source, name)
+        from .dicom import read_dicom
+
+        return _from_array(read_dicom(source, name), name)
     if not source.read(1):
         raise ValueError("the file is empty")
     source.seek(0)
@@ -123,21 +134,17 @@ def _read(source, name: str) -> Image.Image:
     return image
 
 
-def _checked(image: Image.Image) -> Image.Image:
-    short, long = sorted(image.size)
+def check_size(width: int, height: int) -> None:
+    """ValueError for a size in pixels that no radiograph has; ask before decoding."""
+    size, limit = f"{width} x {height} pixels", Image.MAX_IMAGE_PIXELS
+    short, long = sorted((width, height))
     if short < MIN_SIDE:
-        raise ValueError(f"{image.width} x {image.height} pixels, expected {MIN_SIDE} or more")
+        raise ValueError(f"{size}, expected {MIN_SIDE} or more a side")
     if long > MAX_ASPECT * short:
-        raise ValueError(f"{image.width} x {image.height} pixels are a strip, not a radiograph")
-    return image
-
-
-def _refuse_bomb(width: int, height: int) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"{size} are a strip, not a radiograph")
     if limit and width * height > limit:
         raise ValueError(
-            f"{width} x {height} pixels, expected at most {limit / 1e6:.0f} million "
-            "(PIL.Image.MAX_IMAGE_PIXELS)"
+            f"{size}, expected at most {limit / 1e6:.0f} million (PIL.Image.MAX_IMAGE_PIXELS)"
         )
 
 
@@ -145,7 +152,7 @@ def _refuse_bomb(width: int, height: int) -> None:
 
 
 def _from_picture(picture: Image.Image, name: str) -> Image.Image:
-    _refuse_bomb(*picture.size)  # before the pixels are decoded; Pillow itself only warns
+    check_size(*picture.size)  # Pillow only warns of up to twice as many pixels
     # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
     tags = getattr(picture, "tag_v2", {})
     inverted = picture.mode.startswith("I") and tags.get(262) == 0
@@ -202,9 +209,7 @@ def _from_array(array: np.ndarray, name: str, channels_first: bool = False) -> I
             "expected numbers (height, width), with 1, 3 or 4 channels in front or behind, "
             f"got shape {array.shape} of {array.dtype}"
         )
-    if values.size == 0:
-        raise ValueError(f"no pixels in an array of shape {array.shape}")
-    _refuse_bomb(values.shape[1], values.shape[0])
+    check_size(values.shape[1], values.shape[0])
     return _grey(Image.fromarray(np.ascontiguousarray(_to_8_bit(values))), name)
 
 
@@ -217,86 +222,8 @@ def _to_8_bit(array: np.ndarray) -> np.ndarray:
         raise ValueError("image holds NaN, infinite or too large values")
     if array.dtype.kind in "bf" and 0 <= low and high <= 1:
         low, high = 0, 1
-    scaled = (values - low) / (high - low) if high > low else np.zeros_like(values)
-    return (scaled * 255).round().astype(np.uint8)
-
-
-# --- DICOM ------------------------------------------------------------------------------------
-
-
-def _is_dicom(file) -> bool:
-    file.seek(0)
-    head = file.read(132)
-    file.seek(0)
-    return head[128:] == b"DICM"
-
-
-def _is_suffixless_dicom(path: Path) -> bool:
-    if path.suffix:
-        return False
-    with open(path, "rb") as file:
-        return _is_dicom(file)
-
-
-def _from_dicom(file, name: str) -> Image.Image:
-    import pydicom
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
-
-    _refuse_inflation(file)
-    dataset = pydicom.dcmread(file)
-    for tag in DICOM_BLANKABLE:
-        if tag in dataset and dataset[tag].is_empty:
-            del dataset[tag]
-    _check_pixels(dataset)
-    frames = int(dataset.get("NumberOfFrames", 1))
-    if frames > 1:
-        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=5)
-    pixels = pixel_array(dataset, index=0)
-    meaning = dataset.get("PhotometricInterpretation")
-    if meaning == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-    elif pixels.ndim == 2:
-        pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-        if meaning == "MONOCHROME1":
-            top = 255 if pixels.dtype == np.uint8 else pixels.max()
-            pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
-    return _from_array(pixels, name)
-
-
-def _check_pixels(dataset) -> None:
-    """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
-    from pydicom.pixels import get_decoder
-
-    kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-    if not any(kind in dataset for kind in kinds):
-        modality = dataset.get("Modality") or "unknown"
-        raise ValueError(f"the DICOM file holds no image (modality {modality})")
-    _refuse_bomb(int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0))
-    syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
-        return
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        raise ValueError(f"no decoder is known for its transfer syntax, {syntax.name}") from None
-    if not available:
-        raise ValueError(
-            f"no decoder is installed for its transfer syntax, {syntax.name}: "
-            'pip install "medclip-helpers[dicom]"'
-        )
-
-
-def _refuse_inflation(file) -> None:
-    """Stop a deflated DICOM file that would not fit in memory: pydicom inflates without bound."""
-    from pydicom.filereader import read_dataset
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    file.seek(132)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        limit = 4 * (Image.MAX_IMAGE_PIXELS or 0)  # bytes: RGBA or 32 bits a pixel
-        inflator = zlib.decompressobj(-zlib.MAX_WBITS)
-        inflator.decompress(file.read(), limit)
-        if limit and inflator.unconsumed_tail:
-            raise ValueError(f"deflated data of more than {limit / 1e6:.0f} MB")
-    file.seek(0)
+    # in place: of an image with as many pixels as are allowed, each copy takes 0.7 GB
+    values -= low
+    values /= (high - low) or 1
+    values *= 255
+    return values.round(out=values).astype(np.uint8)

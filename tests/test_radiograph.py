@@ -461,6 +461,25 @@ def test_dicom_bombs(tmp_path):
         read_radiograph(data)
 
 
+@pytest.mark.parametrize(
+    ("syntax", "form", "header", "place"),
+    [(JPEGBaseline8Bit, "JPEG", b"\xff\xc0", 5), (JPEG2000Lossless, "JPEG2000", b"\xff\x51", 6)],
+)
+def test_a_frame_that_claims_another_size_than_its_dicom_file(
+    syntax, form, header, place, tmp_path
+):
+    frame = bytearray(
+        encode(Image.fromarray(RAMP), form, **({"no_jp2": True} if place == 6 else {}))
+    )
+    frame[frame.index(header) + place : frame.index(header) + place + 2] = b"\x75\x30"
+    file = write_dicom(tmp_path / "a.dcm", RAMP, syntax=syntax, encoded=bytes(frame))
+    with pytest.raises(ValueError, match=r"\(16, 16\) columns and rows, but its frame is coded as"):
+        read_radiograph(file)
+    headless = write_dicom(tmp_path / "b.dcm", RAMP, syntax=syntax, encoded=bytes(64))
+    with pytest.raises(ValueError, match="compressed frame has no header that tells its size"):
+        read_radiograph(headless)
+
+
 def test_a_deflated_dicom_is_read():
     assert read_radiograph(PYDICOM_FILES / "image_dfl.dcm").size == (512, 512)
 
@@ -508,12 +527,12 @@ def test_an_opened_picture_that_turns_out_truncated_is_named(tmp_path):
     [
         (np.zeros((2, 7, 7), np.uint8), r"shape \(2, 7, 7\)"),
         (torch.zeros(5, 3, 8, 8), r"shape \(5, 3, 8, 8\)"),
-        (np.zeros((0, 4)), r"shape \(0, 4\)"),
+        (np.zeros((0, 4)), "4 x 0 pixels"),
         (np.zeros((8, 8), complex), "complex128"),
         (np.full((8, 8), None), "object"),
-        (np.array([[0.0, np.nan]] * 8), "NaN"),
+        (np.array([[0.0, np.nan] * 4] * 8), "NaN"),
         (torch.full((8, 8), torch.inf), "infinite"),
-        (np.array([[1e308, -1e308]] * 8), "too large"),
+        (np.array([[1e308, -1e308] * 4] * 8), "too large"),
         ([[0, 1]], "got list"),
         (None, "got NoneType"),
     ],
