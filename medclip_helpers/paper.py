@@ -1,6 +1,7 @@
 """What the paper reports, as data with its source, and how a measurement compares with it.
 
-Only figures that were checked against the paper stand here.
+The figures are quoted second-hand from the table that SOURCE names, not read off the paper itself:
+look there before quoting them on. Those of its other tables are not here.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ ZERO_SHOT: dict[str, dict[str, tuple[float, float]]] = {
 RULES = ("one prompt", "ensemble")  # what the two columns are called in `reproduce`
 METHODS = {"vit": "MedCLIP-ViT", "resnet": "MedCLIP-ResNet"}  # name for `load_medclip` -> paper's
 TEST_IMAGES = {"chexpert-5x200": 1000, "mimic-5x200": 1000, "covid": 3000, "rsna": 3538}
-# CheXpert's labels supervised MedCLIP's image side (paper, section 4.1): its patients are new in
-# the test, its labels, its scanners and its labeller are not.
+# CheXpert's labels supervised MedCLIP's image side in pretraining: patients may be new in the test,
+# hospital and labeller are not.
 IN_DOMAIN = ("chexpert", "chexpert-5x200")
 
 

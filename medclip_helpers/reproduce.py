@@ -158,7 +158,7 @@ def zero_shot_draws(
     seed: int = 0,
     **resampling,
 ) -> Draws:
-    """Accuracy of `draws` seeded draws of `per_class` prompts, the paper's way (its section 4.4).
+    """Accuracy of `draws` seeded draws of `per_class` prompts, the paper's way.
 
     image_embeds: (images, dim). labels: (images,) places in `classes`. prompts: a preset or a file
         for `load_class_prompts` that has these classes. resampling: as for `bootstrap`.
