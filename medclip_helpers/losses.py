@@ -97,7 +97,7 @@ def semantic_matching_loss(
 
 
 def gather_across_processes(tensor: Tensor) -> Tensor:
-    """(rows, ...) of each process -> (processes x rows, ...), in the order of ranks, with gradients.
+    """(rows, ...) of each process -> (processes x rows, ...), by rank, with gradients.
 
     All processes must hold the same number of rows. Outside torch.distributed the tensor itself.
 
