@@ -154,6 +154,7 @@ def test_release_runs_where_only_colabs_packages_are(
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += ["medclip_colab.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
     command += ["-p", "model", "demo"]  # "auto" would download, where there is a network
+    command += ["-p", "steps", "20"]
     env = bare_environment | {"JUPYTER_PATH": str(tmp_path / "jupyter")}
     try:
         done = subprocess.run(command, cwd=work, env=env, capture_output=True, text=True)
