@@ -37,8 +37,7 @@ def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
         wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
         given = table[label].tolist()  # Python's numbers: their repr is what the file says
         problems += [
-            f"{path}, row {row + 1}, column {label!r}: {given[row]!r}, "
-            "expected 1, 0, -1 or blank"
+            f"{path}, row {row + 1}, column {label!r}: {given[row]!r}, expected 1, 0, -1 or blank"
             for row in np.flatnonzero(wrong)
         ]
     return problems
@@ -46,7 +45,10 @@ def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
 
 def _read_checked(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
     """The table and its problems; with a column missing, no other problem is looked for."""
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:  # pandas' parser errors are such, and none names the file
+        raise ValueError(f"cannot read {path} as a table: {error}") from error
     missing = [column for column in [*columns, *LABELS] if column not in table.columns]
     problems = [f"{path}: no column {column!r}" for column in missing]
     return table, problems or label_problems(table, path)

@@ -243,14 +243,20 @@ def _read(path: Path):
         if is_json:
             return json.loads(text, object_pairs_hook=construct_object)
         return yaml.load(text, Loader)
-    except (UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except _RepeatedClass:
+        raise
+    except Exception as error:  # of YAML's values, such as dates, each has errors of its own
         raise ValueError(f"{path} is not {'JSON' if is_json else 'YAML'}: {error}") from error
+
+
+class _RepeatedClass(ValueError):
+    """Told apart from the ValueErrors of the parsers."""
 
 
 def _refuse_repeats(names: list, path: Path) -> None:
     for i, name in enumerate(names):
         if name in names[:i]:
-            raise ValueError(f"{path} names class {name!r} twice")
+            raise _RepeatedClass(f"{path} names class {name!r} twice")
 
 
 def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]:
