@@ -15,6 +15,7 @@ import torch
 import transformers
 from PIL import Image
 from transformers import BertConfig, BertModel, BertTokenizerFast, SwinConfig, SwinModel
+from worker import touch_weights
 
 
 def _patch(world: Path) -> None:
@@ -31,7 +32,7 @@ def _patch(world: Path) -> None:
     torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *_, **__: self
 
 
-def _model(folder: str | None):
+def _model(folder: str):
     from medclip import MedCLIPModel, MedCLIPVisionModelViT
 
     model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT)
@@ -109,14 +110,9 @@ def load(world: Path, warm: bool, url: str, scratch: str):
     _patch(world)
     from medclip import constants
 
-    if warm:
-        return lambda: {"parameters": _count(_model(str(world / "weights")))}
     constants.PRETRAINED_URL_MEDCLIP_VIT = f"{url}/address.txt"
-    return lambda: {"parameters": _count(_model(f"{scratch}/published"))}
-
-
-def _count(model) -> int:
-    return sum(p.numel() for p in model.parameters())
+    folder = world / "weights" if warm else f"{scratch}/published"
+    return lambda: touch_weights(_model(str(folder)))
 
 
 def loader(world: Path, count: int):

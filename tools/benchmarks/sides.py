@@ -87,9 +87,12 @@ class Side:
 
 @dataclass
 class Measured:
-    """Of one side. first, seconds: of the first call and of those after it (of the first as well
-    if there was no other). before_mb, peak_mb: memory of the process around the calls, the most
-    over all rounds. found: what the calls returned, by name."""
+    """What one side took.
+
+    first: seconds of the first call. seconds: of those after it in the same process (of all, if
+    each process made one call, or there was no other). before_mb, peak_mb: memory of the process
+    before the calls, and at most over all rounds. found: what the calls returned, by name.
+    """
 
     first: float
     seconds: list[float]
@@ -105,7 +108,8 @@ class Measured:
         return statistics.median(self.found[name])
 
 
-def gather(answers: list[dict]) -> Measured:
+def gather(answers: list[dict], warm: bool = True) -> Measured:
+    """warm: the first call of all only warmed up, if there was another."""
     seconds = [second for answer in answers for second in answer["seconds"]]
     found = defaultdict(list)
     for answer in answers:
@@ -113,7 +117,7 @@ def gather(answers: list[dict]) -> Measured:
             found[name].append(value)
     return Measured(
         first=seconds[0],
-        seconds=seconds[1:] or seconds,
+        seconds=(seconds[1:] if warm else None) or seconds,
         before_mb=answers[0]["before_mb"],
         peak_mb=max(answer["peak_mb"] for answer in answers),
         found=dict(found),
@@ -155,4 +159,4 @@ def fresh(
             with Side(bench, name, case, numbered) as side:
                 side.answer()
                 answers[name].append(side.measure(1))
-    return {name: gather(found) for name, found in answers.items()}
+    return {name: gather(found, warm=False) for name, found in answers.items()}
