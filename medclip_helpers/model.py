@@ -275,7 +275,9 @@ class MedCLIPModel(nn.Module):
             .detach().cpu().contiguous()
             for name, tensor in self.state_dict().items()
         }  # fmt: skip
-        save_file(tensors, folder / "model.safetensors")
+        part = folder / ".model.safetensors.part"
+        save_file(tensors, part)
+        part.replace(folder / "model.safetensors")
         config = {
             "note": self.note,
             "vision": self.vision_model.config,
