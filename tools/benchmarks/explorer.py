@@ -78,9 +78,12 @@ def changes(world: Path, model: str, repeats: int):
 
 
 def growth(world: Path, seen: int):
-    """An edit when `seen` texts have been seen before. The demo model: the explorer is the same."""
-    explorer, numbers = _build("demo"), itertools.count()
+    """Seconds for a new text, in an explorer that saw `seen` texts before, and in one that did not.
+
+    The demo model: the explorer is the same.
+    """
+    fresh, used, numbers = _build("demo"), _build("demo"), itertools.count()
     lines = [f"The heart is enlarged by {next(numbers)} mm." for _ in range(seen)]
     # An edit each would draw a thousand pictures first.
-    explorer._embed(explorer._text_cache, explorer.embedder.texts, [*TEXTS, *lines], str, "text")
-    return lambda: _edit(explorer, next(numbers))
+    used._embed(used._text_cache, used.embedder.texts, lines, str, "text")
+    return lambda: {"fresh": _edit(fresh, next(numbers)), "used": _edit(used, next(numbers))}
