@@ -20,8 +20,7 @@ from .prompts import process_class_prompts
 if TYPE_CHECKING:
     import pandas
 
-# Threads that read images. More would only take cores from the model.
-MAX_READERS = 8
+MAX_READERS = 16  # threads that read images
 
 
 class PromptClassifier(nn.Module):
@@ -152,7 +151,7 @@ def classify_images(
     prompt_inputs = process_class_prompts(prompts, processor.tokenizer)
     rows = []
     total = length_hint(images, 0) or None
-    readers = ThreadPoolExecutor(min(MAX_READERS, os.cpu_count() or 1))
+    readers = ThreadPoolExecutor(_reader_count(model.device))
     try:
         with tqdm(total=total, unit="image", disable=not progress) as bar, torch.no_grad():
             for batch in _read_ahead(readers, processor, images, batch_size):
@@ -163,6 +162,12 @@ def classify_images(
     if not rows:
         raise ValueError("images is empty: expected at least one radiograph")
     return pd.DataFrame(rows)
+
+
+def _reader_count(device: torch.device) -> int:
+    """Half the cores where the model needs them too: its threads wait for the slowest of them."""
+    cores = os.cpu_count() or 1
+    return min(MAX_READERS, max(1, cores // 2 if device.type == "cpu" else cores))
 
 
 def _read_ahead(readers, processor, images, batch_size) -> Iterator[list[tuple[object, Future]]]:
