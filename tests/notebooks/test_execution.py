@@ -143,7 +143,7 @@ def prepare(path: Path, folder: Path) -> Path:
     parameters = defaults(path) | SHORT.get(path.stem, {})
     parameters["output_dir"] = str(folder / path.stem)
     for name, value in parameters.items():
-        command += ["-p", name, value]
+        command += ["-p", name, str(value)]
     subprocess.run(command, check=True, capture_output=True)
     return target
 
