@@ -63,7 +63,7 @@ class MedCLIPTrainer(Trainer):
         self.config, self.run, self.processor = config, run, processor
         self.evaluate_model = evaluate
         self._scratch: Path | None = None
-        arguments = self._arguments(config, run, len(dataset))
+        arguments = self.training_arguments(config, run, len(dataset))
         if config.batch_size % arguments.world_size:
             raise ValueError(
                 f"batch_size is {config.batch_size}, expected a multiple of the "
@@ -78,7 +78,8 @@ class MedCLIPTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
 
     @staticmethod
-    def _arguments(config: TrainingConfig, run: Path, samples: int) -> TrainingArguments:
+    def training_arguments(config: TrainingConfig, run: Path, samples: int) -> TrainingArguments:
+        """The Trainer's own settings for a run over `samples` that writes into the folder `run`."""
         steps = config.steps(samples)
         cuda = torch.cuda.is_available() and config.device != "cpu"
         precision = config.precision

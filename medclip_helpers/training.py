@@ -213,7 +213,7 @@ def train(
         from .data import MedCLIPCollator
 
         collator = MedCLIPCollator(processor)
-    with _preserved_random_state():
+    with preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
         try:
             trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
@@ -224,7 +224,7 @@ def train(
 
 
 @contextmanager
-def _preserved_random_state():
+def preserved_random_state():
     """The Trainer seeds the global generators, for dropout; put back what was there."""
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():

@@ -29,7 +29,7 @@ from .processor import MedCLIPProcessor
 from .prompts import load_class_prompts, process_class_prompts
 from .reproduce import class_numbers
 from .trainer import MedCLIPTrainer
-from .training import TrainingConfig, _preserved_random_state
+from .training import TrainingConfig, preserved_random_state
 
 if TYPE_CHECKING:
     from .datasets import DataSet
@@ -100,8 +100,8 @@ def fit(
 
     config: `output_dir`, `loss` and what is about checkpoints are not looked at.
     """
-    with tempfile.TemporaryDirectory() as folder, _preserved_random_state():
-        arguments = MedCLIPTrainer._arguments(config, Path(folder), len(dataset))
+    with tempfile.TemporaryDirectory() as folder, preserved_random_state():
+        arguments = MedCLIPTrainer.training_arguments(config, Path(folder), len(dataset))
         arguments.save_strategy = "no"
         arguments.per_device_train_batch_size = config.batch_size
         bar = tqdm(total=arguments.max_steps, desc="training", disable=not config.progress)
