@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from operator import length_hint
 from typing import TYPE_CHECKING
 
@@ -14,13 +12,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .model import MedCLIPModel
-from .processor import MedCLIPProcessor
+from .processor import BATCH_SIZE, MedCLIPProcessor, read_ahead
 from .prompts import process_class_prompts
 
 if TYPE_CHECKING:
     import pandas
-
-MAX_READERS = 16  # threads that read images
 
 
 class PromptClassifier(nn.Module):
@@ -34,7 +30,7 @@ class PromptClassifier(nn.Module):
     the prompts or the text encoder's weights change. In train mode nothing is kept.
     """
 
-    def __init__(self, model: MedCLIPModel, ensemble: bool = True, batch_size: int = 64):
+    def __init__(self, model: MedCLIPModel, ensemble: bool = True, batch_size: int = BATCH_SIZE):
         super().__init__()
         self.model = model
         self.ensemble = ensemble
@@ -126,7 +122,7 @@ def classify_images(
     ensemble: bool = True,
     spread: bool = False,
     strict: bool = False,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> pandas.DataFrame:
     """Classify many radiographs; one that cannot be read costs its own row and nothing else.
@@ -137,7 +133,7 @@ def classify_images(
     ensemble: mean over a class's prompts, otherwise their maximum.
     spread: also give the standard deviation over each class's prompts, as "<class> sd".
     strict: raise the error of the first image that cannot be read, instead of giving it a row.
-    batch_size: images encoded at once; as many again are being read in threads meanwhile.
+    batch_size: images encoded at once (see `processor.read_ahead`, which also reads the next).
 
     Returns one row an image: `image` (its path, or its place in `images`), a score for each class
     (scaled cosine similarity), `predicted` (the class with the highest score) and `status` ("ok",
@@ -147,42 +143,18 @@ def classify_images(
 
     if reserved := {"image", "predicted", "status"} & set(prompts):
         raise ValueError(f"class name {sorted(reserved)[0]!r} is taken by a column of the result")
-    classifier = PromptClassifier(model.eval(), ensemble, batch_size)
+    classifier = PromptClassifier(model.eval(), ensemble, batch_size or BATCH_SIZE)
     prompt_inputs = process_class_prompts(prompts, processor.tokenizer)
     rows = []
-    total = length_hint(images, 0) or None
-    readers = ThreadPoolExecutor(_reader_count(model.device))
-    try:
-        with tqdm(total=total, unit="image", disable=not progress) as bar, torch.no_grad():
-            for batch in _read_ahead(readers, processor, images, batch_size):
-                rows += _classify_batch(classifier, batch, len(rows), prompt_inputs, spread, strict)
-                bar.update(len(batch))
-    finally:
-        readers.shutdown(cancel_futures=True)  # after an error nobody waits for what is queued
+    bar = tqdm(total=length_hint(images, 0) or None, unit="image", disable=not progress)
+    batches = read_ahead(processor, images, model.device, batch_size)
+    with bar, closing(batches), torch.no_grad():
+        for batch in batches:
+            rows += _classify_batch(classifier, batch, len(rows), prompt_inputs, spread, strict)
+            bar.update(len(batch))
     if not rows:
         raise ValueError("images is empty: expected at least one radiograph")
     return pd.DataFrame(rows)
-
-
-def _reader_count(device: torch.device) -> int:
-    """Half the cores where the model needs them too: its threads wait for the slowest of them."""
-    cores = os.cpu_count() or 1
-    return min(MAX_READERS, max(1, cores // 2 if device.type == "cpu" else cores))
-
-
-def _read_ahead(readers, processor, images, batch_size) -> Iterator[list[tuple[object, Future]]]:
-    """Batches of (image, its inputs to come), in order; the batch after it is being read too."""
-    images = iter(images)
-
-    def start_reading():
-        batch = islice(images, batch_size)
-        return [(image, readers.submit(processor, images=image)) for image in batch]
-
-    batch = start_reading()
-    while batch:
-        following = start_reading()
-        yield batch
-        batch = following
 
 
 def _classify_batch(classifier, batch, start, prompt_inputs, spread, strict) -> list[dict]:

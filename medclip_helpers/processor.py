@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,11 @@ from transformers import BatchFeature, BertTokenizer
 
 from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
 from .radiograph import read_radiograph
+
+MAX_READERS = 16  # threads that read images
+# Images encoded at once. A CPU is fastest while a batch's activations stay small: on two cores
+# Swin-T encoded 18 images/s in batches of 8, and 10 to 14 in batches of 32 (torch 2.11).
+BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
 
 MAX_IMAGE_SIZE = 4096  # pixels a side; a damaged config file must not ask for gigabytes
 
@@ -152,3 +159,42 @@ class MedCLIPProcessor:
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder} holds a damaged processor: {error}") from error
         return cls(image_processor, tokenizer, **tokenizer_source)
+
+
+def read_ahead(
+    processor: MedCLIPProcessor,
+    images: Iterable,
+    device: torch.device,
+    batch_size: int | None = None,
+) -> Iterator[list[tuple[object, Future]]]:
+    """Batches of (image, its inputs to come), in order, while threads read the batch after it.
+
+    images: each is what `read_radiograph` takes; one is asked for only when its turn comes.
+    device: where the model runs. On a CPU the threads leave it half of the cores: those that work
+        for the model wait for the slowest of them.
+    batch_size: by default 8 on a CPU, 64 elsewhere.
+
+    A future's `result()` raises what `read_radiograph` raised. Close the generator, which
+    `contextlib.closing` does, and what is still waiting to be read is dropped.
+    """
+    if batch_size is None:
+        batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // 2) if device.type == "cpu" else cores
+    images = iter(images)
+    with ThreadPoolExecutor(min(MAX_READERS, threads)) as readers:
+
+        def start_reading():
+            batch = islice(images, batch_size)
+            return [(image, readers.submit(processor, images=image)) for image in batch]
+
+        try:
+            batch = start_reading()
+            while batch:
+                following = start_reading()
+                yield batch
+                batch = following
+        finally:
+            readers.shutdown(cancel_futures=True)

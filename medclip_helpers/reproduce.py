@@ -8,6 +8,7 @@ a run in `run_results`, what the paper reports in `paper`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from .classifier import PromptClassifier
 from .evaluation import bootstrap, percentile_interval
 from .manifests import PRESENT
 from .model import MedCLIPModel
-from .processor import MedCLIPProcessor
+from .processor import MedCLIPProcessor, read_ahead
 from .prompts import load_class_prompts, process_class_prompts
 
 # What a class with several prompts scores, and how often a draw of n prompts answers:
@@ -64,18 +65,24 @@ def encode_images(
     processor: MedCLIPProcessor,
     images: Sequence,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     progress: bool = True,
 ) -> Tensor:
-    """(images, dim), unit length, on the CPU. images: what `read_radiograph` takes.
+    """(images, dim), unit length, on the CPU.
+
+    images: what `read_radiograph` takes. batch_size: see `processor.read_ahead`.
 
     Raises what `read_radiograph` raises, naming the image.
     """
-    images = list(images)
-    starts = tqdm(range(0, len(images), batch_size), desc="encoding images", disable=not progress)
     model.eval()
-    batches = (processor(images=images[i : i + batch_size])["pixel_values"] for i in starts)
-    return torch.cat([model.encode_image(pixels).float().cpu() for pixels in batches])
+    bar = tqdm(total=len(images), desc="encoding images", unit="image", disable=not progress)
+    batches, embeds = read_ahead(processor, images, model.device, batch_size), []
+    with bar, closing(batches):
+        for batch in batches:
+            pixels = torch.cat([inputs.result()["pixel_values"] for _, inputs in batch])
+            embeds.append(model.encode_image(pixels).float().cpu())
+            bar.update(len(batch))
+    return torch.cat(embeds)
 
 
 @torch.no_grad()

@@ -7,6 +7,8 @@ from pathlib import Path
 import timm
 import torch
 
+from medclip_helpers.processor import CPU_BATCH_SIZE
+
 
 def _forward(batch: int):
     backbone = timm.create_model("swin_tiny_patch4_window7_224", num_classes=0).eval()
@@ -19,5 +21,5 @@ def one_image(world: Path):
 
 
 def files(world: Path, count: int, prompts: int):
-    forward = _forward(min(count, 32))
-    return lambda: [forward() for _ in range(0, count, 32)]
+    forward = _forward(CPU_BATCH_SIZE)
+    return lambda: [forward() for _ in range(0, count, CPU_BATCH_SIZE)]
