@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .model import MedCLIPModel
-from .processor import BATCH_SIZE, MedCLIPProcessor, read_ahead
+from .processor import BATCH_SIZE, MedCLIPProcessor, read_batches
 from .prompts import process_class_prompts
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def classify_images(
     ensemble: mean over a class's prompts, otherwise their maximum.
     spread: also give the standard deviation over each class's prompts, as "<class> sd".
     strict: raise the error of the first image that cannot be read, instead of giving it a row.
-    batch_size: images encoded at once (see `processor.read_ahead`, which also reads the next).
+    batch_size: images encoded at once (see `processor.read_batches`).
 
     Returns one row an image: `image` (its path, or its place in `images`), a score for each class
     (scaled cosine similarity), `predicted` (the class with the highest score) and `status` ("ok",
@@ -147,7 +147,7 @@ def classify_images(
     prompt_inputs = process_class_prompts(prompts, processor.tokenizer)
     rows = []
     bar = tqdm(total=length_hint(images, 0) or None, unit="image", disable=not progress)
-    batches = read_ahead(processor, images, model.device, batch_size)
+    batches = read_batches(processor, images, model.device, batch_size)
     with bar, closing(batches), torch.no_grad():
         for batch in batches:
             rows += _classify_batch(classifier, batch, len(rows), prompt_inputs, spread, strict)

@@ -161,40 +161,40 @@ class MedCLIPProcessor:
         return cls(image_processor, tokenizer, **tokenizer_source)
 
 
-def read_ahead(
+def read_batches(
     processor: MedCLIPProcessor,
     images: Iterable,
     device: torch.device,
     batch_size: int | None = None,
 ) -> Iterator[list[tuple[object, Future]]]:
-    """Batches of (image, its inputs to come), in order, while threads read the batch after it.
+    """Batches of (image, its inputs to come), in order, read by threads.
 
     images: each is what `read_radiograph` takes; one is asked for only when its turn comes.
-    device: where the model runs. On a CPU the threads leave it half of the cores: those that work
-        for the model wait for the slowest of them.
+    device: where the model runs. Beside a GPU the next batch is read while the model works. A CPU
+        does one after the other, each with all cores: the model's threads wait for the slowest of
+        them, so that reading meanwhile would hold up all.
     batch_size: by default 8 on a CPU, 64 elsewhere.
 
     A future's `result()` raises what `read_radiograph` raised. Close the generator, which
     `contextlib.closing` does, and what is still waiting to be read is dropped.
     """
+    on_cpu = device.type == "cpu"
     if batch_size is None:
-        batch_size = CPU_BATCH_SIZE if device.type == "cpu" else BATCH_SIZE
+        batch_size = CPU_BATCH_SIZE if on_cpu else BATCH_SIZE
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // 2) if device.type == "cpu" else cores
     images = iter(images)
-    with ThreadPoolExecutor(min(MAX_READERS, threads)) as readers:
+    readers = ThreadPoolExecutor(MAX_READERS if on_cpu else min(MAX_READERS, os.cpu_count() or 1))
 
-        def start_reading():
-            batch = islice(images, batch_size)
-            return [(image, readers.submit(processor, images=image)) for image in batch]
+    def start_reading():
+        batch = islice(images, batch_size)
+        return [(image, readers.submit(processor, images=image)) for image in batch]
 
-        try:
-            batch = start_reading()
-            while batch:
-                following = start_reading()
-                yield batch
-                batch = following
-        finally:
-            readers.shutdown(cancel_futures=True)
+    try:
+        batch = start_reading()
+        while batch:
+            following = None if on_cpu else start_reading()
+            yield batch
+            batch = start_reading() if on_cpu else following
+    finally:
+        readers.shutdown(cancel_futures=True)

@@ -21,7 +21,7 @@ from .classifier import PromptClassifier
 from .evaluation import bootstrap, percentile_interval
 from .manifests import PRESENT
 from .model import MedCLIPModel
-from .processor import MedCLIPProcessor, read_ahead
+from .processor import MedCLIPProcessor, read_batches
 from .prompts import load_class_prompts, process_class_prompts
 
 # What a class with several prompts scores, and how often a draw of n prompts answers:
@@ -70,13 +70,13 @@ def encode_images(
 ) -> Tensor:
     """(images, dim), unit length, on the CPU.
 
-    images: what `read_radiograph` takes. batch_size: see `processor.read_ahead`.
+    images: what `read_radiograph` takes. batch_size: see `processor.read_batches`.
 
     Raises what `read_radiograph` raises, naming the image.
     """
     model.eval()
     bar = tqdm(total=len(images), desc="encoding images", unit="image", disable=not progress)
-    batches, embeds = read_ahead(processor, images, model.device, batch_size), []
+    batches, embeds = read_batches(processor, images, model.device, batch_size), []
     with bar, closing(batches):
         for batch in batches:
             pixels = torch.cat([inputs.result()["pixel_values"] for _, inputs in batch])

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from standin import PARITY
 
 from medclip_helpers import load_medclip
 from medclip_helpers.classifier import PromptClassifier, classify_images
-from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
+from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor, read_batches
 from medclip_helpers.prompts import process_class_prompts
 
 PROMPTS = {
@@ -211,41 +212,62 @@ def test_rows_keep_the_order_of_the_images(small_model, standin_processor):
         np.testing.assert_allclose(table[name], scores, rtol=1e-5)
 
 
-def test_next_batch_is_read_while_the_model_works(small_model, standin_processor, monkeypatch):
-    second, was_read, in_time = np.zeros((20, 20), np.uint8), threading.Event(), []
+def test_next_batch_is_read_while_a_gpu_works():
+    second_is_read = threading.Event()
 
     def processor(images):
-        if images is second:
-            was_read.set()
-        return standin_processor(images=images)
+        if images == "second":
+            second_is_read.set()
 
-    processor.tokenizer = standin_processor.tokenizer
-    encode_image = small_model.encode_image
-
-    def encode(pixel_values):
-        in_time.append(was_read.wait(20))  # does not end if nobody reads meanwhile
-        return encode_image(pixel_values)
-
-    monkeypatch.setattr(small_model, "encode_image", encode)
-    images = [*_arrays(1), second]
-    classify_images(small_model, processor, images, PROMPTS, batch_size=1, progress=False)
-    assert in_time == [True, True]
+    with closing(read_batches(processor, ["first", "second"], torch.device("cuda"), 1)) as batches:
+        next(batches)
+        assert second_is_read.wait(20)  # while we, the model, have not asked for it
 
 
-def test_images_are_asked_for_when_their_turn_comes(small_model, standin_processor, encoded):
-    asked = []
+def test_images_of_a_batch_are_read_at_the_same_time_on_a_cpu():
+    together = threading.Barrier(4)
+
+    def processor(images):
+        together.wait(20)  # an error unless four are being read
+
+    [batch] = read_batches(processor, range(4), torch.device("cpu"), 4)
+    for _, inputs in batch:
+        inputs.result()
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", 1)])
+def test_images_are_asked_for_when_their_turn_comes(device, ahead):
+    given, asked = 0, []
 
     def images():
-        for number, image in enumerate(_arrays(10)):
-            asked.append((number, encoded["image"]))
-            yield image
+        for number in range(10):
+            asked.append((number, given))
+            yield number
 
-    table = classify_images(
-        small_model, standin_processor, images(), PROMPTS, batch_size=2, progress=False
-    )
-    assert len(table) == 10
-    # When image i is asked for, all but the two batches before its own have been encoded.
-    assert asked == [(i, max(0, i // 2 - 1) * 2) for i in range(10)]
+    for batch in read_batches(lambda images: None, images(), torch.device(device), 2):
+        given += len(batch)
+    assert given == 10
+    # When image i is asked for, all batches before its own have been given, but for those ahead.
+    assert asked == [(i, max(0, i // 2 - ahead) * 2) for i in range(10)]
+
+
+def test_what_waits_to_be_read_is_dropped_with_the_batches():
+    read, go_on = [], threading.Event()
+
+    def processor(images):
+        read.append(images)
+        go_on.wait(20)
+
+    batches = read_batches(processor, range(100), torch.device("cpu"), 100)
+    next(batches)
+    threading.Timer(0.1, go_on.set).start()
+    batches.close()
+    assert 0 < len(read) < 100
+
+
+def test_no_batch_of_nothing():
+    with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
+        next(read_batches(None, ["a.png"], torch.device("cpu"), 0))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="no /proc")
