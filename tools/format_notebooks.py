@@ -9,7 +9,7 @@ What it does to each notebook:
 - metadata: kernel and language are the same everywhere, `accelerator` stays, a cell keeps its tags;
   widget state, Colab's ids and everything else go. Cell ids follow from the cell's text.
 - the Colab badge under the title and the cell tagged `setup` are written from one address, the
-  `Repository` in pyproject.toml's project URLs.
+  `Repository` in pyproject.toml's project URLs; so are the badges in README.md.
 - outputs are kept in cells tagged `nbval-check-output` only, with execution counts as in a run from
   top to bottom. Tag a cell where a reader on GitHub should see the output *and* its text is the
   same on every machine (nbval compares text and HTML, and leaves the pixels of a figure alone).
@@ -39,6 +39,7 @@ BADGE = (
     "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{project}/blob/main/notebooks/{name})"
 )
+BADGE_OF = re.compile(r"\[!\[Open In Colab\][^\n|]*?/notebooks/(?P<name>[\w.-]+\.ipynb)\)")
 
 SETUP = '''\
 #@title Setup: does nothing where medclip_helpers already imports
@@ -80,6 +81,11 @@ def badge(repository: str, name: str) -> str:
     """The markdown that opens the notebook `name` in Colab."""
     project = "/".join(repository.split("/")[-2:])
     return BADGE.format(project=project, name=name)
+
+
+def with_badges(text: str, repository: str) -> str:
+    """The README's `text`, every Colab badge in it leading to `repository`."""
+    return BADGE_OF.sub(lambda found: badge(repository, found["name"]), text)
 
 
 def setup_source(repository: str) -> str:
@@ -243,6 +249,13 @@ def look_alike(first: str, second: str) -> bool:
     return bool(np.abs(small[0] - small[1]).mean() < 0.02 * 255)
 
 
+def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
+    notebook = canonical(json.loads(text), path.name, repository)
+    if run:
+        notebook = keep_pictures(canonical(execute(path), path.name, repository), notebook)
+    return to_text(notebook)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: notebooks/*.ipynb")
@@ -250,15 +263,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--execute", action="store_true", help="store the outputs of a fresh run")
     options = parser.parse_args(arguments)
     repository = repository_address()
+    readme = [] if options.notebooks else [ROOT / "README.md"]
+    notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     changed = 0
-    for path in options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb")):
+    for path in readme + notebooks:
         before = path.read_text(encoding="utf-8")
         try:
-            notebook = canonical(json.loads(before), path.name, repository)
-            if options.execute:
-                fresh = canonical(execute(path), path.name, repository)
-                notebook = keep_pictures(fresh, notebook)
-            after = to_text(notebook)
+            if path in readme:
+                after = with_badges(before, repository)
+            else:
+                after = _formatted(path, before, repository, options.execute)
         except ValueError as error:
             parser.error(f"{path}: {error}")
         if before == after:
