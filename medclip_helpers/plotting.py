@@ -251,32 +251,33 @@ def _project(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tu
 def plot_targets(
     targets: Mapping[str, np.ndarray], row_labels, column_labels, *, note=None
 ) -> Figure:
-    """Target or similarity matrices side by side, on a scale from 0 to 1 unless values leave it.
+    """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
     """
     rows, columns = len(row_labels), len(column_labels)
     cell = min(0.62, max(0.3, 4 / columns))
-    width = names_width(row_labels, 22) + len(targets) * (cell * columns + 0.9)
-    height = names_width(column_labels, 22) + cell * rows + 1
+    width = names_width(row_labels, 22) + len(targets) * (cell * columns + 0.3) + 0.8
+    height = names_width(column_labels, 22) + cell * rows + 0.5
     figure = new_figure(max(width, 4), height, note)
-    for i, (panel, (title, values)) in enumerate(
-        zip(figure.subplots(1, len(targets), squeeze=False)[0], targets.items(), strict=True)
-    ):
-        values = to_array(values).astype(float)
+    panels = figure.subplots(1, len(targets), squeeze=False)[0]
+    matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
+    for title, values in matrices.items():
         check_shape(f"targets[{title!r}]", values, (rows, columns), "rows, columns")
-        low, high = min(0, values.min()), max(1, values.max())
+    low = min(0, *(values.min() for values in matrices.values()))
+    high = max(1, *(values.max() for values in matrices.values()))
+    ticks = [wrap(name, 22, 2) for name in column_labels]
+    for panel, (title, values) in zip(panels, matrices.items(), strict=True):
         mesh = panel.imshow(values, cmap=SEQUENTIAL, vmin=low, vmax=high)
         if cell > 0.4:
             write_cells(panel, values, mesh)
-        ticks = [wrap(name, 22, 2) for name in column_labels]
         panel.set_xticks(range(columns), ticks, rotation=90, fontsize=8, parse_math=False)
-        name_rows(panel, row_labels if i == 0 else [""] * rows, 22)
+        name_rows(panel, row_labels if panel is panels[0] else [""] * rows, 22)
         panel.set_ylim(rows - 0.5, -0.5)
         panel.set_title(
             wrap(title, max(12, int(cell * columns * 9))), fontsize=10, parse_math=False
         )
-        figure.colorbar(mesh, ax=panel, shrink=0.6, panchor=False)
+    figure.colorbar(mesh, ax=panels, shrink=0.6, panchor=False)
     return figure
 
 
