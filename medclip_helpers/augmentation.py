@@ -9,10 +9,10 @@ import warnings
 from functools import cache
 
 import numpy as np
-from PIL import Image
 
 from . import sentences
 from .constants import IMAGE_SIZE
+from .radiograph import to_square
 
 _LATERALITY = """
     left right bilateral bilaterally unilateral both either upper mid middle lower apical apex
@@ -135,14 +135,6 @@ def _runs(words: list[str]) -> list[tuple[bool, list[str]]]:
     return runs
 
 
-def pad_to_square(image: Image.Image) -> Image.Image:
-    """The image centred on a black square."""
-    side = max(image.size)
-    square = Image.new("L", (side, side))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
-
-
 def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
     """The published training transform: PIL image -> PIL image of `size` pixels a side.
 
@@ -157,7 +149,7 @@ def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
 
     return v2.Compose(
         [
-            v2.Lambda(pad_to_square),
+            v2.Lambda(to_square),
             *([v2.RandomHorizontalFlip(0.5)] if flip else []),
             v2.ColorJitter(0.2, 0.2),
             v2.RandomAffine(degrees=10, scale=(0.8, 1.1), translate=(0.0625, 0.0625)),

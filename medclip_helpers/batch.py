@@ -77,18 +77,22 @@ def read_sweep(path: Path) -> tuple[list[tuple[Path, dict]], Path]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None
-    pairs, output = [], path.parent / "runs" / path.stem
+    pairs, outputs = [], set()
     for sweep in content if isinstance(content, list) else [content]:
         if not isinstance(sweep, dict) or not set(sweep) <= set(SWEEP_KEYS):
             raise ValueError(f"{path}: expected a mapping with the keys {SWEEP_KEYS}, got {sweep}")
+        if {"notebook", "notebooks"} <= set(sweep):
+            raise ValueError(f"{path}: `notebook` and `notebooks` in one sweep: expected one")
         notebooks = sweep.get("notebooks") or [sweep.get("notebook")]
         if not isinstance(notebooks, list) or not all(isinstance(n, str) for n in notebooks):
             raise ValueError(f"{path}: `notebook` must be a path, or `notebooks` a list of paths")
         if "output" in sweep:
-            output = path.parent / str(sweep["output"])
+            outputs.add(str(sweep["output"]))
         sets = list(_parameter_sets(sweep, path))
         pairs += [(path.parent / notebook, chosen) for notebook in notebooks for chosen in sets]
-    return pairs, output
+    if len(outputs) > 1:
+        raise ValueError(f"{path}: `output` is {sorted(outputs)}: expected one for all sweeps")
+    return pairs, path.parent / (outputs.pop() if outputs else f"runs/{path.stem}")
 
 
 def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict]:
@@ -108,7 +112,7 @@ def plan(pairs: Iterable[tuple[Path, Mapping[str, Any]]], output: Path) -> list[
     """Check every notebook and parameter before anything runs, and give each run its folder.
 
     Raises ValueError for a notebook that is not there or is none, an unknown or ill-typed
-    parameter, or two notebooks of one name.
+    parameter, two notebooks of one name, or nothing to run.
     """
     runs: dict[Path, Run] = {}
     for notebook, parameters in pairs:
@@ -121,6 +125,8 @@ def plan(pairs: Iterable[tuple[Path, Mapping[str, Any]]], output: Path) -> list[
         run = Run(notebook, parameters, folder, "output_dir" in known)
         if runs.setdefault(folder, run).notebook != notebook:
             raise ValueError(f"two notebooks are called {notebook.name}: rename one of them")
+    if not runs:
+        raise ValueError("nothing to run: expected at least one notebook")
     return list(runs.values())
 
 
@@ -306,10 +312,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         tqdm.write("interrupted: start again to do the rest")
     done = [records[run.folder] for run in runs if run.folder in records]
-    write_report(done, output)
-    for record in done:
-        tqdm.write(one_line(record, varying(done)))
-    tqdm.write(f"{output / 'summary.csv'}\n{output / 'index.html'}")
+    if done:
+        write_report(done, output)
+        for record in done:
+            tqdm.write(one_line(record, varying(done)))
+        tqdm.write(f"{output / 'summary.csv'}\n{output / 'index.html'}")
     if len(done) < len(runs):
         sys.stdout.flush()
         os._exit(130)  # the kernels notice that we are gone; threads would wait for them

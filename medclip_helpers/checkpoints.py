@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import download
 from .checkpoint_files import DROPPED, published_encoder, read_state_dict, translate
-from .model import MedCLIPModel
+from .model import PUBLISHED_NOTE, MedCLIPModel
 from .processor import MedCLIPProcessor
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 DEMO_FOLDER = Path(__file__).parent / "demo" / "checkpoint"
-PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
 
 
 def fill_weights(model: MedCLIPModel, source: str | Path | None = None) -> MedCLIPModel:
@@ -44,7 +43,8 @@ def fill_weights(model: MedCLIPModel, source: str | Path | None = None) -> MedCL
                 "vision_cls=MedCLIPVisionModelViT or MedCLIPVisionModel"
             )
         source = fetch_weights(kind)
-    return _fill(model, read_state_dict(source), Path(source))
+    source = Path(source).expanduser()
+    return _fill(model, read_state_dict(source), source)
 
 
 def _fill(

@@ -21,11 +21,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from .constants import CHEXPERT_COMPETITION
+from .manifests import shortened
 
 logger = logging.getLogger(__name__)
 
 IMAGE_CHECKS = ("check", "read", "drop", "trust")
-_PROBLEMS_SHOWN = 20  # in one error message
 _SPOT_CHECKS = 200  # files
 _READERS = 8  # threads: a network drive answers several questions at once
 
@@ -150,10 +150,8 @@ class DataFolder:
     def message(self, problems: str | Iterable[str]) -> str:
         """Problems, a line each, and the expected layout."""
         problems = [problems] if isinstance(problems, str) else list(problems)
-        more = len(problems) - _PROBLEMS_SHOWN
-        shown = [*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
         known = DATASETS[self.name]
-        return "\n".join([*shown, f"expected, from {known.source}:", known.layout])
+        return "\n".join([shortened(problems), f"expected, from {known.source}:", known.layout])
 
     def read_csv(self, name: str, columns: Iterable[str]) -> tuple[pd.DataFrame, Path]:
         """The table `name`, packed (.gz, .zip) or not, and where it is; subject to `columns`.
@@ -259,13 +257,26 @@ def list_files(root: Path, refresh: bool = False, progress: bool = True) -> list
     if files is not None and all((root / file).is_file() for file in _spread(files)):
         return files
     files = []
-    walk = tqdm(os.walk(root), desc=f"listing {root.name}", unit="folder", disable=not progress)
-    for folder, _, names in walk:
+    walk = os.walk(root, followlinks=True)
+    for folder, inner, names in tqdm(
+        walk, desc=f"listing {root.name}", unit="folder", disable=not progress
+    ):
+        if _leads_back(folder, root):
+            inner.clear()
+            continue
         below = Path(folder).relative_to(root).as_posix()
         files += names if below == "." else [f"{below}/{name}" for name in names]
     files.sort()
     _write_listing(kept, stamp, files)
     return files
+
+
+def _leads_back(folder: str, root: Path) -> bool:
+    """Whether a folder is a link to one that it is in."""
+    if not os.path.islink(folder):
+        return False
+    above = [p for p in Path(folder).parents if p.is_relative_to(root)]
+    return os.path.realpath(folder) in map(os.path.realpath, above)
 
 
 def _read_listing(path: Path, stamp: list) -> list[str] | None:

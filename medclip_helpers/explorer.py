@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+from scipy.special import expit, softmax
 
 from . import plotting
 from .explorer_inputs import (
@@ -306,10 +307,8 @@ class SimilarityExplorer:
         at = f"temperature {temperature:.3f}"
         if self.score.value == PAIR:
             difference = (cosine[:, :count] - cosine[:, count:]) / temperature
-            return 1 / (1 + np.exp(-difference)), f"probability of the text before the bar, {at}"
-        scaled = cosine / temperature
-        scaled = np.exp(scaled - scaled.max(1, keepdims=True))
-        return scaled / scaled.sum(1, keepdims=True), f"softmax over {count} texts, {at}"
+            return expit(difference), f"probability of the text before the bar, {at}"
+        return softmax(cosine / temperature, axis=1), f"softmax over {count} texts, {at}"
 
     def _draw(self, names, labels, values, label):
         if self.view.value == MATRIX:

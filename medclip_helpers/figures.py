@@ -60,11 +60,7 @@ def to_array(values) -> np.ndarray:
 
 
 def to_radiograph(image, limit: int = 512) -> Image.Image:
-    """A path, PIL image, array or tensor (1, h, w), in grey, at most `limit` pixels a side."""
-    if not isinstance(image, Image.Image) and hasattr(image, "shape"):
-        image = to_array(image)
-        while image.ndim > 2 and image.shape[0] in (1, 3):
-            image = image[0]
+    """What `read_radiograph` takes, at most `limit` pixels a side."""
     image = read_radiograph(image)
     image.thumbnail((limit, limit))
     return image
@@ -114,14 +110,6 @@ def tidy(axes) -> None:
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], meaning: str) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape} ({meaning})")
-
-
-def to_square(image: Image.Image) -> Image.Image:
-    """Centred on black: what the published processor does before it resizes."""
-    side = max(image.size)
-    square = Image.new("L", (side, side))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
 
 
 def frame(x: float, y: float, side: float, color: str) -> Rectangle:

@@ -73,7 +73,9 @@ class SuperviseClassifier(nn.Module):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        if not any(parameter.requires_grad for parameter in self.model.parameters()):
+        unused = "projection_head."
+        used = [p for name, p in self.model.named_parameters() if not name.startswith(unused)]
+        if not any(parameter.requires_grad for parameter in used):
             self.model.eval()
         return self
 
@@ -141,7 +143,18 @@ class PromptTuningClassifier(nn.Module):
         return self
 
     def encode_prompts(self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]) -> list[Tensor]:
-        """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> [(prompts, dim)]."""
+        """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> [(prompts, dim)].
+
+        Raises ValueError where classes are too many or few, or prompts and learned words together
+        are longer than the text encoder takes.
+        """
+        longest = self.model.text_model.config.max_position_embeddings - self.context.shape[1]
+        for name, inputs in prompt_inputs.items():
+            if (tokens := inputs["input_ids"].shape[1]) > longest:
+                raise ValueError(
+                    f"prompts of {name!r} have {tokens} tokens, expected at most {longest} beside "
+                    f"{self.context.shape[1]} learned words"
+                )
         if len(prompt_inputs) != self.num_class:
             raise ValueError(f"{len(prompt_inputs)} classes of prompts, expected {self.num_class}")
         words = self.model.text_model.model.get_input_embeddings()

@@ -84,11 +84,15 @@ def _read_manifest(
     return tables, problems
 
 
+def shortened(problems: list[str]) -> str:
+    """Problems, a line each, as many as one error message should have."""
+    more = len(problems) - _PROBLEMS_SHOWN
+    return "\n".join([*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
+
+
 def _raise_if(problems: list[str]) -> None:
     if problems:
-        more = len(problems) - _PROBLEMS_SHOWN
-        shown = [*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-        raise ValueError("\n".join(shown))
+        raise ValueError(shortened(problems))
 
 
 def check_manifest(

@@ -25,6 +25,11 @@ from .losses import info_nce_loss
 # section 2.5).
 MAX_LOGIT_SCALE = math.log(100.0)
 
+# What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
+UNTRAINED_NOTE = "Untrained weights: results have no meaning."
+PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
+TRAINED_NOTE = "Weights of one's own training: for research use only."
+
 # Output names of the published package -> the field's names, which this package uses.
 PUBLISHED_OUTPUT_NAMES = {
     "img_embeds": "image_embeds",
@@ -53,7 +58,12 @@ class MedCLIPOutput(ModelOutput):
     text_embeds: Tensor | None = None
 
     def __getitem__(self, key):
-        return super().__getitem__(PUBLISHED_OUTPUT_NAMES.get(key, key))
+        # a number or a slice is a place, as in every ModelOutput
+        name = PUBLISHED_OUTPUT_NAMES.get(key, key) if isinstance(key, str) else key
+        return super().__getitem__(name)
+
+    def __contains__(self, key):
+        return super().__contains__(PUBLISHED_OUTPUT_NAMES.get(key, key))
 
     def __getattr__(self, name):
         if name in PUBLISHED_OUTPUT_NAMES:
@@ -201,7 +211,7 @@ class MedCLIPModel(nn.Module):
         self.vision_model = vision_cls() if isinstance(vision_cls, type) else vision_cls
         self.text_model = text_model or MedCLIPTextModel()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / logit_scale_init_value)))
-        self.note = "Untrained weights: results have no meaning."
+        self.note = UNTRAINED_NOTE
 
     @property
     def device(self) -> torch.device:

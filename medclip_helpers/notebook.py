@@ -142,7 +142,13 @@ def write_whole(path: Path, text: str) -> None:
 
 def _assignments(source: str) -> list[tuple[str, Any, ast.expr]]:
     found = []
-    for statement in ast.parse(source).body:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(
+            f"line {error.lineno} of the parameters cell is not Python: expected `name = literal`"
+        ) from None
+    for statement in statements:
         try:
             (target,) = statement.targets
             found.append((target.id, _literal(statement.value), statement.value))

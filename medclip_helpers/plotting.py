@@ -39,11 +39,10 @@ from .figures import (
     tidy,
     to_array,
     to_radiograph,
-    to_square,
     wrap,
     write_cells,
 )
-from .radiograph import read_radiograph
+from .radiograph import read_radiograph, to_square
 
 
 def plot_similarities(
@@ -86,6 +85,7 @@ def visualize_image_text_similarity(model, processor, image_path, texts, note=No
 
     image = read_radiograph(image_path)
     inputs = processor(text=list(texts), images=image, return_tensors="pt", padding=True)
+    model.eval()
     with torch.inference_mode():
         image_embeds = model.encode_image(inputs["pixel_values"])
         text_embeds = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
@@ -239,13 +239,12 @@ def _project(points: np.ndarray, method: str, seed: int) -> tuple[np.ndarray, tu
         return plane, ("UMAP 1", "UMAP 2")
     if method != "pca":
         raise ValueError(f"method={method!r}: expected 'pca' or 'umap'")
-    centred = points - points.mean(0)
-    _, spread, directions = np.linalg.svd(centred, full_matrices=False)
-    # An axis and its mirror image are equally good; a fixed sign makes a picture repeatable.
-    directions = directions[:2] * np.sign(directions[:2].sum(1, keepdims=True) + 1e-12)
-    share = spread**2 / max((spread**2).sum(), 1e-12)
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="full")
+    plane, share = pca.fit_transform(points), pca.explained_variance_ratio_
     names = tuple(f"component {i + 1} ({share[i]:.0%} of the variance)" for i in range(2))
-    return centred @ directions.T, names
+    return plane, names
 
 
 def plot_targets(

@@ -15,7 +15,7 @@ from PIL import Image
 from transformers import BatchFeature, BertTokenizer
 
 from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
-from .radiograph import read_radiograph
+from .radiograph import read_radiograph, to_square
 
 MAX_READERS = 16  # threads that read images
 # Images encoded at once. A CPU is fastest while a batch's activations stay small: on two cores
@@ -40,10 +40,7 @@ class MedCLIPImageProcessor:
 
     def square(self, image: Image.Image) -> Image.Image:
         """The image (mode "L") centred on a black square of at least `size` pixels, resized."""
-        width, height = image.size
-        side = max(self.size, width, height)
-        padded = Image.new("L", (side, side))
-        padded.paste(image, ((side - width) // 2, (side - height) // 2))
+        padded = to_square(image, self.size)
         return padded.resize((self.size, self.size), Image.Resampling.BICUBIC)
 
     def __call__(self, images) -> torch.Tensor:

@@ -55,18 +55,27 @@ def read_radiograph(source) -> Image.Image:
         raise ValueError(f"cannot read {name} as a radiograph: {reason}") from error
 
 
+def to_square(image: Image.Image, least: int = 0) -> Image.Image:
+    """The image (mode "L") centred on a black square of `least` pixels a side, or more."""
+    side = max(least, *image.size)
+    square = Image.new("L", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
 def find_radiographs(source: str | Path) -> list[Path]:
     """The image files that a file, a folder (not its subfolders) or a glob pattern means, sorted.
 
-    In a folder these are the files with an image suffix and those without any suffix (DICOM
-    exports often have none). Raises FileNotFoundError where there are none.
+    In a folder these are the files with an image suffix, and the DICOM files without one: exports
+    often name them "IM0001" or by their UID, "1.2.840.1". Raises FileNotFoundError where there are
+    none.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         found = [
             p for p in path.iterdir()
             if p.is_file() and not p.name.startswith(".")
-            and (p.suffix.lower() in SUFFIXES or _is_suffixless_dicom(p))
+            and (p.suffix.lower() in SUFFIXES or _is_dicom_without_suffix(p))
         ]  # fmt: skip
     elif path.exists():
         found = [path]
@@ -87,8 +96,8 @@ def _is_dicom(file) -> bool:
     return head[128:] == b"DICM"
 
 
-def _is_suffixless_dicom(path: Path) -> bool:
-    if path.suffix:
+def _is_dicom_without_suffix(path: Path) -> bool:
+    if path.suffix and not path.suffix[1:].isdigit():  # the end of a UID is no suffix
         return False
     with open(path, "rb") as file:
         return _is_dicom(file)
@@ -170,14 +179,13 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
-    if picture.mode not in ("1", "LA", "I;16"):
-        picture = picture.convert("RGB")
-        if _is_coloured(picture):
-            warnings.warn(
-                f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
-                "is nonsense, however sure it sounds",
-                stacklevel=6,
-            )
+    picture = picture.convert("RGB")
+    if _is_coloured(picture):
+        warnings.warn(
+            f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
+            "is nonsense, however sure it sounds",
+            stacklevel=6,
+        )
     return picture.convert("L")
 
 

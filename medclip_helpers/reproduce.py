@@ -72,7 +72,7 @@ def encode_images(
 
     images: what `read_radiograph` takes. batch_size: see `processor.read_batches`.
 
-    Raises what `read_radiograph` raises, naming the image.
+    Raises what `read_radiograph` raises, naming the image, and ValueError where there are none.
     """
     model.eval()
     bar = tqdm(total=len(images), desc="encoding images", unit="image", disable=not progress)
@@ -82,6 +82,8 @@ def encode_images(
             pixels = torch.cat([inputs.result()["pixel_values"] for _, inputs in batch])
             embeds.append(model.encode_image(pixels).float().cpu())
             bar.update(len(batch))
+    if not embeds:
+        raise ValueError("images is empty: expected at least one radiograph")
     return torch.cat(embeds)
 
 

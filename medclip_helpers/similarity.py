@@ -83,6 +83,7 @@ def make_embedder(model, processor, batch_size: int = 16) -> Embedder:
     has one embedding, whatever stands beside it; the prompt classifier, which pads each class to
     its longest prompt as published, gives slightly different numbers.
     """
+    model.eval()
 
     @torch.inference_mode()
     def images(pictures: Sequence) -> np.ndarray:

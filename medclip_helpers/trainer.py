@@ -86,7 +86,7 @@ class MedCLIPTrainer(Trainer):
         if precision == "auto":
             half = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float16"
             precision = half if cuda else "float32"
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(run),
             max_steps=steps,
             learning_rate=config.learning_rate,
@@ -111,6 +111,10 @@ class MedCLIPTrainer(Trainer):
             disable_tqdm=True,
             report_to="none",
         )
+        # In one process the Trainer would split batches, made larger, over all GPUs that it sees.
+        # Several GPUs are used by several processes.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+        return arguments
 
     # --- samples and loss ---------------------------------------------------------------------
 
@@ -256,6 +260,7 @@ class MedCLIPTrainer(Trainer):
     def best_step(self) -> int:
         name = f"eval_{self.config.best_metric}"
         scores = {e["step"]: e[name] for e in self.state.log_history if name in e}
+        scores = {step: score for step, score in scores.items() if not math.isnan(score)}
         kept = [step for step in run_folder.checkpoints(self.run) if step in scores]
         return max(kept, key=scores.get) if kept else self.state.global_step
 
@@ -279,6 +284,9 @@ class _Glue(TrainerCallback):
         if control.should_save:
             if self.trainer.evaluate_model is not None:
                 metrics = self.trainer.evaluate_model(self.trainer.medclip.eval())
+                name = self.trainer.config.best_metric
+                if metrics and name not in metrics:
+                    raise ValueError(f"best_metric is {name!r}, expected one of {list(metrics)}")
                 self.trainer.log({f"eval_{name}": value for name, value in metrics.items()})
             # A continued run averages the loss anew from here; so must the uninterrupted one.
             # (After the other log, which takes back such wishes.)

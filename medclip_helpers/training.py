@@ -12,7 +12,9 @@ as if nothing had happened.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +28,14 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from . import run_folder
 from .constants import IMAGE_SIZE
-from .model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
+from .model import (
+    PUBLISHED_NOTE,
+    TRAINED_NOTE,
+    UNTRAINED_NOTE,
+    MedCLIPModel,
+    MedCLIPTextModel,
+    MedCLIPVisionEncoder,
+)
 from .processor import MedCLIPImageProcessor, MedCLIPProcessor
 from .trainer import MedCLIPTrainer, TrainingStopped
 
@@ -84,6 +93,9 @@ class TrainingConfig:
             "precision": ("auto", "float32", "bfloat16", "float16"),
             "device": ("auto", "cpu"),
         }
+        self.output_dir = os.fspath(self.output_dir)
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), field.type)
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
@@ -98,6 +110,18 @@ class TrainingConfig:
         return self.max_steps or max(1, round(self.epochs * samples / self.batch_size))
 
 
+def _check_type(name: str, value, declared: str) -> None:
+    """declared: the annotation of a field of TrainingConfig."""
+    kind, _, rest = declared.partition(" | ")
+    if value is None and rest == "None":
+        return
+    allowed = {"int": int, "float": (int, float), "str": str, "bool": bool}[kind]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
+        is_text = kind == "float" and isinstance(value, str)
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if is_text else ""
+        raise ValueError(f"{name} is {value!r}, expected {declared}{hint}")
+
+
 @dataclass
 class TrainingResult:
     """What a run left.
@@ -105,7 +129,7 @@ class TrainingResult:
     folder: where `load_medclip(folder)` finds the model of `best_step`.
     history: one row a logged step: step, epoch, loss, learning_rate, and at each checkpoint the
         metrics of the evaluation.
-    best_step: step with the highest best metric; the last step if there was no evaluation.
+    best_step: step with the highest best metric; the last step if there was none.
     checkpoints: {step: folder} of the checkpoints that were kept.
     """
 
@@ -201,9 +225,11 @@ def train(
         run equals the uninterrupted one bit for bit. Everything but FREE_SETTINGS must be as it
         was.
 
-    At the end `model` holds the weights of the last step, the folder those of the best.
+    At the end `model` is in eval mode and holds the weights of the last step, the folder those of
+    the best. Its `note` says that it was trained, unless it already said something of its own.
 
-    Raises ValueError if the folder holds checkpoints and `resume` is False or settings differ, and
+    Raises ValueError if the folder holds checkpoints and `resume` is False or settings differ, or
+    if the evaluation gives no `config.best_metric`, and
     TrainingStopped if the loss or a weight is not finite or a checkpoint cannot be written; the
     checkpoints written before stay.
     """
@@ -213,12 +239,15 @@ def train(
         from .data import MedCLIPCollator
 
         collator = MedCLIPCollator(processor)
+    if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE):
+        model.note = TRAINED_NOTE
     with preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
         try:
             trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
         finally:
             trainer.bar.close()
+    model.eval()
     best = trainer.leave_result()
     return TrainingResult(run, trainer.history(), best, run_folder.checkpoints(run))
 
@@ -227,10 +256,12 @@ def train(
 def preserved_random_state():
     """The Trainer seeds the global generators, for dropout; put back what was there."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 RUN_FILE = """\
@@ -246,7 +277,7 @@ A run file is YAML:
   sentences: [sentences.csv]     # Reports and the 14 labels
   evaluate:                      # held-out images, each positive for one class of the prompts
     images: chexpert-5x200.csv
-    prompts: chexpert            # "chexpert", "covid", "rsna" or a file
+    prompts: chexpert            # or a file; its classes are among the 14 labels
   training: {output_dir: runs/pretraining, batch_size: 100, epochs: 10}    # TrainingConfig
 
 On one machine:   torchrun --nproc-per-node=2 -m medclip_helpers.training --config run.yaml
@@ -256,7 +287,9 @@ On several, each: torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d \\
 RUN_KEYS = {"model", "images", "image_root", "sentences", "match", "evaluate", "training"}
 
 
-def _check_keys(given: Mapping, known, required, where: str) -> None:
+def _check_keys(given, known, required, where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: expected a mapping with the keys {sorted(known)}, got {given}")
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{where}: unknown {unknown}, expected some of {sorted(known)}")
     if missing := sorted(set(required) - set(given)):
@@ -265,19 +298,18 @@ def _check_keys(given: Mapping, known, required, where: str) -> None:
 
 def _held_out(settings: Mapping, root, processor: MedCLIPProcessor) -> Callable:
     """An evaluator from the `evaluate` part of a run file."""
-    from .data import read_manifest
+    from .data import LABELS, read_manifest
     from .prompts import load_class_prompts
+    from .reproduce import class_numbers, is_exclusive
 
     prompts = load_class_prompts(settings["prompts"], n=settings.get("prompts_per_class"))
+    classes = list(prompts)
+    if unknown := sorted(set(classes) - set(LABELS)):
+        raise ValueError(f"evaluate, prompts: {unknown} are no labels of a manifest: {LABELS}")
     rows = read_manifest(settings["images"], settings.get("image_root", root))
-    present = rows[list(prompts)] == 1
-    single = present.sum(axis=1) == 1
-    if not single.any():
-        raise ValueError(
-            f"{settings['images']}: no image is positive for exactly one of {list(prompts)}"
-        )
-    images = rows.loc[single, "imgpath"].tolist()
-    return zero_shot_evaluator(processor, images, present[single].idxmax(axis=1), prompts)
+    rows = rows[is_exclusive(rows, classes)]
+    labels = [classes[k] for k in class_numbers(rows, classes)]
+    return zero_shot_evaluator(processor, rows["imgpath"].tolist(), labels, prompts)
 
 
 def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
@@ -287,7 +319,10 @@ def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
     from .checkpoints import load_medclip
     from .data import UnpairedDataset, read_manifest, read_sentences
 
-    settings = yaml.safe_load(Path(path).read_text()) or {}
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
     _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), str(path))
     fields = TrainingConfig.__dataclass_fields__
     _check_keys(settings.get("training", {}), fields, (), f"{path}, training")
@@ -295,6 +330,8 @@ def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
     if isinstance(settings["model"], str):
         model, processor = load_medclip(settings["model"], device="cpu")
     else:
+        required = {"vision", "text", "tokenizer"}
+        _check_keys(settings["model"], required | {"image_size"}, required, f"{path}, model")
         model, processor = build_model(**settings["model"], seed=config.seed)
     root = settings.get("image_root")
     images, sentences = read_manifest(settings["images"], root), settings["sentences"]

@@ -14,6 +14,7 @@ from PIL import Image
 from medclip_helpers import augmentation
 from medclip_helpers.augmentation import TextAugmentation, image_augmentation, protected_words
 from medclip_helpers.data import split_report
+from medclip_helpers.radiograph import to_square
 
 pytestmark = pytest.mark.filterwarnings("ignore:NLTK's WordNet")
 
@@ -154,7 +155,7 @@ def test_flip_is_there_for_those_who_ask(image):
 
 
 def test_padding_is_black_and_centred(image):
-    square = np.asarray(augmentation.pad_to_square(image))
+    square = np.asarray(to_square(image))
     assert square.shape == (60, 60)
     assert square[:, :10].max() == square[:, -10:].max() == 0
     assert square[:, 10:30].min() == 255

@@ -94,6 +94,10 @@ def test_a_list_of_sweeps(sweep):
         ("{notebook: count.ipynb, grid: {number: []}}", "`grid` must map each parameter to a list"),
         ("{notebook: count.ipynb, runs: {number: 1}}", "`runs` must be a list"),
         ("{notebook: count.ipynb, parameters: [1]}", "`parameters` must be a mapping"),
+        ("{notebook: count.ipynb, notebooks: [count.ipynb]}", "expected one"),
+        ("[{notebook: count.ipynb, output: a}, {notebook: count.ipynb, output: b}]",
+         r"`output` is \['a', 'b'\]: expected one"),
+        ("[]", "nothing to run"),
         ("{notebook: gone.ipynb}", "there is no notebook .*gone.ipynb"),
         ("{notebook: sweep.yaml}", "sweep.yaml is not a notebook"),
         ("{notebook: count.ipynb, grid: {nmber: [1]}}", "parameter 'nmber'.*\n  number: int"),
@@ -197,6 +201,22 @@ def test_killed_in_the_middle_no_finished_run_is_lost(sweep, tmp_path):
     assert [row["summary"] for row in read_csv(tmp_path / "out" / "summary.csv")] == [
         "one is 1", "two is 2"
     ]
+
+
+def test_interrupted_before_anything_is_done(sweep, tmp_path):
+    write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
+    (run,) = batch.plan(*batch.read_sweep(sweep("notebook: slow.ipynb\noutput: out")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medclip_helpers.batch", tmp_path / "sweep.yaml"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )
+    until = time.monotonic() + 120
+    while not run.record.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert not (tmp_path / "out" / "summary.csv").exists()
 
 
 def test_a_dying_kernel_is_one_failed_run(tmp_path):

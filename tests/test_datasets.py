@@ -519,7 +519,7 @@ def test_a_folder_is_walked_once(tmp_path, monkeypatch):
     root = chexpert_tree(tmp_path)
     first = build("chexpert", root)
 
-    def walked(*_):
+    def walked(*_, **__):
         raise AssertionError("walked again")
 
     with monkeypatch.context() as patch:
@@ -543,6 +543,17 @@ def test_what_came_after_the_listing_is_found(tmp_path):
     list_files(root, progress=False)
     write(late, content)
     assert len(build("chexpert", root)) == 280
+
+
+def test_linked_folders_are_listed_and_loops_end(tmp_path):
+    covid_tree(tmp_path)  # the listings' folder, too
+    root, elsewhere = tmp_path / "linked", tmp_path / "elsewhere"
+    write(root / "own.csv", "x")
+    write(elsewhere / "deep" / "far.png", "x")
+    (root / "train").symlink_to(elsewhere)
+    (elsewhere / "deep" / "back").symlink_to(root)
+    (elsewhere / "up").symlink_to(elsewhere)
+    assert list_files(root, progress=False) == ["own.csv", "train/deep/far.png"]
 
 
 def test_a_damaged_or_impossible_cache_does_no_harm(tmp_path, monkeypatch):

@@ -57,6 +57,14 @@ def test_linear_probe_learns_and_the_encoder_stays(mode, small_model, pixel_valu
     assert all(p.equal(before[n]) for n, p in encoder.named_parameters())
 
 
+def test_a_frozen_encoder_stays_in_eval_mode_whatever_its_unused_projection_does(small_model):
+    encoder = small_model.vision_model
+    classifier = SuperviseClassifier(encoder, num_class=2)
+    assert classifier.train().model.training
+    encoder.backbone.requires_grad_(False)
+    assert classifier.train().training and not classifier.model.training
+
+
 @pytest.mark.parametrize("specific", [True, False])
 @pytest.mark.parametrize("joint", [True, False])
 def test_prompt_tuning_trains_the_context_and_nothing_else(
@@ -123,5 +131,9 @@ def test_bad_labels_and_prompts(small_model, prompt_inputs, pixel_values):
         classification_loss(torch.zeros(4, 2), torch.zeros(4, 2), "multiclass")
     with pytest.raises(ValueError, match=r"expected \(4, 2\) of 0 and 1"):
         classification_loss(torch.zeros(4, 2), torch.zeros(4), "multilabel")
+    room = small_model.text_model.config.max_position_embeddings
+    crowded = PromptTuningClassifier(small_model, room - 2, True, 2)
+    with pytest.raises(ValueError, match=f"'Edema' have .* at most 2 beside {room - 2} learned"):
+        crowded(pixel_values, prompt_inputs)
     with pytest.raises(ValueError, match="2 classes of prompts, expected 3"):
         PromptTuningClassifier(small_model, 2, True, 3)(pixel_values, prompt_inputs)

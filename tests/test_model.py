@@ -33,6 +33,8 @@ def test_outputs_under_both_names(small_model, inputs):
     assert list(outputs) == [
         "loss", "logits_per_image", "logits_per_text", "image_embeds", "text_embeds",
     ]  # fmt: skip
+    assert "img_embeds" in outputs and "image_embeds" in outputs and "images" not in outputs
+    assert outputs[0] is outputs.loss and outputs[:2] == (outputs.loss, outputs.logits)
     with pytest.raises(AttributeError, match="no attribute 'image_embedding'"):
         outputs.image_embedding  # noqa: B018
     torch.testing.assert_close(outputs.image_embeds.norm(dim=1), torch.ones(2))

@@ -38,7 +38,9 @@ def test_known_parameters_have_the_forms_types_and_choices():
     assert known["note"].default == "é # no form"
 
 
-@pytest.mark.parametrize("line", ["seed = 1 + int(2)", "seed: int = 1", "a = b = 1", "print(1)"])
+@pytest.mark.parametrize(
+    "line", ["seed = 1 + int(2)", "seed: int = 1", "a = b = 1", "print(1)", "%matplotlib inline"]
+)
 def test_a_form_line_that_is_no_literal_is_named(line):
     with pytest.raises(ValueError, match="line 2 .*expected `name = literal`"):
         known_parameters("#@title Parameters\n" + line)

@@ -363,10 +363,11 @@ def test_wrong_shapes_say_what_was_expected(call, message):
 def test_the_documents_chart_end_to_end():
     torch = pytest.importorskip("torch")
 
-    class Model:
+    class Model(torch.nn.Module):
         note = NOTE
 
         def encode_image(self, pixel_values):
+            assert not self.training
             return torch.tensor([[1.0, 0.0]])
 
         def encode_text(self, input_ids, attention_mask):

@@ -157,8 +157,11 @@ def test_find(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "c.png").write_bytes(b"x")
+    for name in ("IM0001", "1.2.840.113619.2.55.3", "scan.bak"):  # two names of exports, and none
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "README").write_text("no DICOM")
     names = [p.name for p in find_radiographs(tmp_path)]
-    assert names == ["a.jpg", "b.PNG"]
+    assert names == ["1.2.840.113619.2.55.3", "IM0001", "a.jpg", "b.PNG"]
     assert find_radiographs(tmp_path / "a.jpg") == [tmp_path / "a.jpg"]
     assert find_radiographs(str(tmp_path / "**" / "*.png"))[-1].name == "c.png"
 

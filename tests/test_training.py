@@ -21,7 +21,8 @@ from training_run import STEPS, VOCABULARY, WORDS, build, config, dataset, run, 
 
 from medclip_helpers import load_medclip, run_folder
 from medclip_helpers.data import UnpairedDataset
-from medclip_helpers.trainer import EpochSampler
+from medclip_helpers.model import TRAINED_NOTE, UNTRAINED_NOTE
+from medclip_helpers.trainer import EpochSampler, MedCLIPTrainer
 from medclip_helpers.training import (
     TrainingConfig,
     TrainingStopped,
@@ -147,8 +148,45 @@ def test_global_random_state_is_left_alone(tmp_path):
     torch.manual_seed(7), np.random.seed(7), random.seed(7)
     expected = torch.rand(1), np.random.rand(), random.random()
     torch.manual_seed(7), np.random.seed(7), random.seed(7)
-    run(model, processor, config(tmp_path, max_steps=1))
+    run(model, processor, config(tmp_path / "whole", max_steps=1))
+    with pytest.raises(StopIteration):
+        run(model, processor, config(tmp_path / "failed", max_steps=2), evaluate=accuracies())
     assert expected == (torch.rand(1), np.random.rand(), random.random())
+
+
+def test_an_accuracy_that_is_no_number_is_not_the_best(tmp_path):
+    evaluate = accuracies(float("nan"), 0.1, 0.4)
+    assert run(*build(), config(tmp_path, max_steps=6), evaluate=evaluate).best_step == 6
+
+
+def test_a_best_metric_that_is_not_measured_is_named(tmp_path):
+    settings = config(tmp_path, max_steps=2, best_metric="zero_shot_acuracy")
+    with pytest.raises(ValueError, match=r"'zero_shot_acuracy'.*\['zero_shot_accuracy'\]"):
+        run(*build(), settings, evaluate=accuracies(0.5))
+
+
+def test_a_trained_model_says_so_and_is_ready_to_use(tmp_path):
+    model, processor = build()
+    assert model.note == UNTRAINED_NOTE
+    result = run(model, processor, config(tmp_path / "a", max_steps=1))
+    assert not model.training
+    assert model.note == load_medclip(result.folder, device="cpu")[0].note == TRAINED_NOTE
+    model.note = "Weights of a study."
+    run(model, processor, config(tmp_path / "b", max_steps=1))
+    assert model.note == "Weights of a study."
+
+
+def test_one_process_uses_one_gpu_and_the_batch_that_was_asked_for(tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+
+    def two_gpus(self, before=TrainingArguments.__post_init__):
+        before(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", two_gpus)
+    arguments = MedCLIPTrainer.training_arguments(config(tmp_path), tmp_path, 10)
+    assert arguments.n_gpu == 1
+    assert arguments.train_batch_size == arguments.per_device_train_batch_size
 
 
 def test_temperature_stays_in_its_bounds(tmp_path):
@@ -283,6 +321,10 @@ def test_a_folder_in_use_and_other_settings_are_refused(tmp_path):
         ("precision", "half", "bfloat16"),
         ("batch_size", 0, "positive"),
         ("max_steps", -1, "positive"),
+        ("learning_rate", "2e-5", "expected float (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("batch_size", 2.5, "expected int"),
+        ("max_steps", True, "expected int | None"),
+        ("progress", "no", "expected bool"),
     ],
 )
 def test_a_wrong_setting_names_itself(field, value, expected):
@@ -405,12 +447,24 @@ def test_two_processes_train_as_one(run_file, tmp_path):
         ({"training": {"learning_rat": 1}}, ["learning_rat", "learning_rate", "training"]),
         ({"sentences": "nowhere.csv"}, ["nowhere.csv"]),
         ({"model": "vitt"}, ["vitt", "demo"]),
+        ({"model": {"vision": {}, "text": {}}}, ["tokenizer", "model", "missing"]),
+        ({"model": None}, ["model", "expected a mapping"]),
+        ({"training": [1]}, ["training", "expected a mapping"]),
+        ({"evaluate": {"images": "x.csv", "prompts": "covid"}}, ["COVID", "Edema", "prompts"]),
     ],
 )
 def test_a_wrong_run_file_names_what_is_wrong(run_file, changes, words):
     with pytest.raises(SystemExit) as error:
         main(["--config", str(run_file("run", **changes))])
     assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+def test_a_run_file_that_is_none_is_named(text, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(SystemExit, match=r"run\.yaml(:| is not YAML)"):
+        main(["--config", str(file)])
 
 
 def test_a_batch_must_divide_among_processes(run_file, monkeypatch):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from ..constants import CHEXPERT_COMPETITION
+from ..constants import CHEXPERT_COMPETITION, MAX_TEXT_TOKENS
 from ..data import PairedDataset, UnpairedDataset, encode_labels
 from ..losses import info_nce_loss, label_similarity, semantic_matching_loss
 from ..manifests import LABELS
@@ -185,7 +185,7 @@ def train_once(world: World, setting: Setting) -> nn.Module:
 
 def _logits(model, world: World, images: Tensor, texts: Sequence[str]) -> Tensor:
     inputs = world.tokenizer(
-        list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt"
+        list(texts), padding=True, truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt"
     )
     text_embeds = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
     return model.compute_logits(model.encode_image(images), text_embeds)
