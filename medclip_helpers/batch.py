@@ -290,7 +290,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if sweeps:
             if len(options.files) > 1 or not sweeps[0].is_file():
-                raise ValueError(f"expected one existing sweep file, got {options.files}")
+                given = ", ".join(map(str, options.files))
+                raise ValueError(f"expected one existing sweep file, got {given}")
             folder = sweeps[0].resolve().parent
             pairs, default = read_sweep(sweeps[0].resolve())
             output = options.output or default

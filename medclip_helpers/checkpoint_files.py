@@ -7,6 +7,7 @@ hostile: none may run code, write beside its target, or ask for more than MAX_BY
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 import tempfile
@@ -130,6 +131,11 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
     is_safetensors = file.suffix == ".safetensors"
     try:
         state_dict = _load_safetensors(file) if is_safetensors else _load_pickle(file)
+    except pickle.UnpicklingError as error:
+        # torch's text proposes to run what is in it
+        raise ValueError(
+            f"{file} is not a PyTorch checkpoint of tensors alone; nothing in it was run"
+        ) from error
     except Exception as error:  # both raise many kinds for a broken file
         kind = "safetensors file" if is_safetensors else "PyTorch checkpoint"
         raise ValueError(f"{file} is not a {kind}: {error}") from error

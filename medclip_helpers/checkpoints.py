@@ -143,7 +143,7 @@ def load_medclip(
     cache_dir, mirror: as in `fetch_weights`.
 
     Raises ValueError for an unknown name or a file that is no MedCLIP checkpoint or not the one
-    that was downloaded, FileNotFoundError for a folder without weights, and
+    that was downloaded, FileNotFoundError for a path without weights, and
     `download.DownloadError` where published weights are neither cached nor reachable, within 10
     seconds where there is no network.
 
@@ -156,10 +156,13 @@ def load_medclip(
     elif name in PUBLISHED:
         source = fetch_weights(str(name), cache_dir, mirror)
     else:
-        source = Path(name).expanduser()
-        if not source.exists():
+        source = Path(name or "").expanduser()
+        if isinstance(name, Path) or len(source.parts) > 1 or source.suffix:
+            if not source.exists():
+                raise FileNotFoundError(f"no folder or file with weights at {name}")
+        elif not name or not source.exists():
             raise ValueError(
-                f"unknown model {str(name)!r}: expected 'vit', 'resnet', 'demo', 'auto', "
+                f"unknown model {name!r}: expected 'vit', 'resnet', 'demo', 'auto', "
                 "or a folder or file with weights"
             )
     state_dict = read_state_dict(source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from operator import length_hint
@@ -141,6 +142,8 @@ def classify_images(
     """
     import pandas as pd
 
+    if isinstance(images, (str, os.PathLike)):
+        raise ValueError(f"images is one path, {images}: expected a list (see `find_radiographs`)")
     if reserved := {"image", "predicted", "status"} & set(prompts):
         raise ValueError(f"class name {sorted(reserved)[0]!r} is taken by a column of the result")
     classifier = PromptClassifier(model.eval(), ensemble, batch_size or BATCH_SIZE)

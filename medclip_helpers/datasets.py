@@ -99,6 +99,8 @@ def _check_arguments(name, recipe, test_per_class, sizes, images) -> None:
         )
     if sizes is not None and (name != "demo" or not set(sizes) <= set(SPLITS)):
         raise ValueError(f"sizes of {name} are {sizes}: expected demo, and some of {SPLITS}")
+    if sizes is not None and any(size < 0 for size in sizes.values()):
+        raise ValueError(f"sizes are {sizes}: expected 0 or more drawings")
 
 
 def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:

@@ -222,7 +222,18 @@ class MedCLIPModel(nn.Module):
         return F.normalize(self.vision_model(pixel_values.to(self.device)), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(texts, tokens), on any device -> (texts, dim), unit length."""
+        """(texts, tokens), on any device -> (texts, dim), unit length.
+
+        Raises ValueError for word pieces beyond the model's vocabulary.
+        """
+        known = self.text_model.config.vocab_size
+        # asked before it moves: on a GPU an unknown number would end the process
+        on_cpu = input_ids.device.type == "cpu" and input_ids.numel()
+        if on_cpu and (highest := input_ids.max().item()) >= known:
+            raise ValueError(
+                f"input_ids reach {highest}, but this model knows {known} word pieces: were the "
+                "texts prepared by another model's processor or tokenizer?"
+            )
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.device)
         return F.normalize(self.text_model(input_ids.to(self.device), attention_mask), dim=-1)

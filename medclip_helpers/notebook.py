@@ -66,7 +66,8 @@ def validate(given: Mapping[str, Any], known: Mapping[str, Parameter], where: st
     """Raise ValueError where `given` has an unknown name or a value of another type.
 
     An integer passes for a float; True and False are no integers; None is a value only where it is
-    the default. `where` names the place in the message, which lists the known parameters.
+    the default, and an integer below 0 only where the default is one. `where` names the place in
+    the message, which lists the known parameters.
     """
     faults = []
     for name, value in given.items():
@@ -196,6 +197,8 @@ def _fault(parameter: Parameter, value: Any) -> str:
             hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
         kind = type(value).__name__
         return f"must be {expected.__name__}, got {kind} {value!r}{hint}"
+    if expected is int and value is not None and value < 0 <= (parameter.default or 0):
+        return f"must be 0 or more, got {value}"
     if parameter.choices and value not in parameter.choices:
         return f"must be one of {list(parameter.choices)}, got {value!r}"
     return ""

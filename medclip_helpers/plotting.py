@@ -116,7 +116,7 @@ def plot_similarity_matrix(
     for column, image in enumerate(images):
         extent = (column - 0.46, column + 0.46, -0.56, -1.48)
         square = to_square(to_radiograph(image, 128))
-        axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent, origin="lower")
+        axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
     if selected is not None:
         axes.add_patch(frame(selected - 0.48, -1.5, 0.96, COLORS[1]))
     if cell > 0.5:

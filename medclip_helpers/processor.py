@@ -185,7 +185,7 @@ def read_batches(
 
     def start_reading():
         batch = islice(images, batch_size)
-        return [(image, readers.submit(processor, images=image)) for image in batch]
+        return [(image, readers.submit(processor, images=[image])) for image in batch]
 
     try:
         batch = start_reading()

@@ -262,7 +262,7 @@ def _refuse_repeats(names: list, path: Path) -> None:
 def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]:
     """`prompts` itself if it is {class: [prompt, ...]}; else a ValueError that says what is not."""
     if not isinstance(prompts, Mapping) or not prompts:
-        found = type(prompts).__name__
+        found = "nothing" if not prompts else type(prompts).__name__
         raise ValueError(f"{where}: expected {{class: [prompt, ...]}}, got {found}")
     for name, sentences in prompts.items():
         if not isinstance(name, str) or not name.strip():
@@ -272,7 +272,9 @@ def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]
             raise ValueError(f"{where}: class {name!r} needs a non-empty list of prompts")
         for sentence in sentences:
             if not isinstance(sentence, str) or not sentence.strip():
-                raise ValueError(f"{where}: prompt {sentence!r} of class {name!r} is not a text")
+                raise ValueError(
+                    f"{where}: {sentence!r} among the prompts of {name!r} is not a text"
+                )
     return {name: list(sentences) for name, sentences in prompts.items()}
 
 

@@ -161,6 +161,20 @@ def test_table_over_many_images(small_model, standin_processor, prompt_inputs, t
     assert table["Edema sd"][0] == pytest.approx(sd, rel=1e-4)
 
 
+def test_what_is_no_single_image_costs_its_own_row(small_model, standin_processor):
+    good = PARITY / "image.png"
+    other = np.asarray(Image.open(good))[::-1].copy()
+    several = torch.zeros(2, 1, 20, 20)
+    images = [good, float("nan"), 5, None, several, [good, good], other]
+    table = classify_images(small_model, standin_processor, images, PROMPTS, progress=False)
+    assert list(table["status"] == "ok") == [True, *[False] * 5, True]
+    assert all("expected" in reason for reason in table["status"][1:6])
+    alone = classify_images(small_model, standin_processor, [other], PROMPTS, progress=False)
+    np.testing.assert_allclose(
+        table.loc[6, list(PROMPTS)].tolist(), alone[list(PROMPTS)].loc[0], rtol=1e-5
+    )
+
+
 def test_all_images_unreadable_is_still_a_table(small_model, standin_processor, tmp_path):
     table = classify_images(
         small_model, standin_processor, [tmp_path / "a.png"], PROMPTS, progress=False
@@ -172,6 +186,8 @@ def test_all_images_unreadable_is_still_a_table(small_model, standin_processor, 
     ("images", "prompts", "expected"),
     [
         ([], PROMPTS, "images is empty"),
+        ("scans", PROMPTS, "images is one path, scans: expected a list"),
+        (Path("a.png"), PROMPTS, "images is one path, a.png: expected a list"),
         (["a.png"], {"status": ["edema"]}, "class name 'status' is taken"),
         (["a.png"], {"Edema": []}, "Edema"),
     ],
@@ -216,7 +232,7 @@ def test_next_batch_is_read_while_a_gpu_works():
     second_is_read = threading.Event()
 
     def processor(images):
-        if images == "second":
+        if images == ["second"]:
             second_is_read.set()
 
     with closing(read_batches(processor, ["first", "second"], torch.device("cuda"), 1)) as batches:
@@ -260,7 +276,7 @@ def test_what_waits_to_be_read_is_dropped_with_the_batches():
 
     batches = read_batches(processor, range(100), torch.device("cpu"), 100)
     next(batches)
-    threading.Timer(0.1, go_on.set).start()
+    threading.Timer(2, go_on.set).start()
     batches.close()
     assert 0 < len(read) < 100
 
@@ -271,18 +287,26 @@ def test_no_batch_of_nothing():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="no /proc")
-def test_memory_is_flat_in_the_number_of_images():
+def test_memory_is_flat_in_the_number_of_images(tmp_path):
     model, processor = load_medclip("demo", device="cpu")
-    processor = MedCLIPProcessor(MedCLIPImageProcessor(80), processor.tokenizer)
-    memory = []  # MB, each time an image is asked for
+    processor = MedCLIPProcessor(MedCLIPImageProcessor(32), processor.tokenizer)
+    rng, kinds = np.random.default_rng(0), ["png", "jpg", "tif", None]
+    for kind in kinds[:3]:
+        picture = Image.fromarray(rng.integers(0, 256, (256, 256), np.uint8))
+        picture.save(tmp_path / f"image.{kind}", compression="raw")
+    memory, opened = [], []  # MB and open files, each time an image is asked for
 
     def images():
-        for image in _arrays(5000):
+        for i in range(5000):
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             memory.append(pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
-            yield image
+            opened.append(len(os.listdir("/proc/self/fd")))
+            kind = kinds[i % 4]
+            yield tmp_path / f"image.{kind}" if kind else np.full((256, 256), i % 256, np.uint8)
 
     table = classify_images(model, processor, images(), PROMPTS, progress=False)
     assert len(table) == 5000 and (table["status"] == "ok").all()
-    # The prepared images of the last 4,000 alone would take 100 MB.
+    # The decoded images of the last 4,000 would take 262 MB, the arrays among them alone 66 MB.
     assert max(memory[1000:]) - max(memory[:1000]) < 40
+    # As many threads read as images are in a batch.
+    assert max(opened) - opened[0] <= 64

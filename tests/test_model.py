@@ -41,6 +41,13 @@ def test_outputs_under_both_names(small_model, inputs):
     torch.testing.assert_close(outputs.text_embeds.norm(dim=1), torch.ones(2))
 
 
+def test_word_pieces_of_another_vocabulary_are_refused(small_model, inputs):
+    known = small_model.text_model.config.vocab_size
+    inputs["input_ids"][0, 1] = known
+    with pytest.raises(ValueError, match=f"reach {known}, but this model knows {known} word"):
+        small_model(**inputs)
+
+
 def test_no_loss_unless_asked(small_model, inputs):
     assert small_model(**inputs).loss is None
     assert MedCLIPOutput().loss_value is None

@@ -64,6 +64,7 @@ def test_values_that_fit(given):
         ({"modle": "x"}, "unknown parameter 'modle'"),
         ({"seed": 1.0}, "'seed' must be int, got float 1.0"),
         ({"seed": True}, "'seed' must be int, got bool True"),
+        ({"seed": -1}, "'seed' must be 0 or more, got -1"),
         ({"ensemble": 1}, "'ensemble' must be bool, got int 1"),
         ({"rate": "1e-3"}, "'rate' must be float, got str '1e-3' (YAML reads 1e-3 as text"),
         ({"model": 7}, "'model' must be str, got int 7 (on papermill's command line, -r"),
@@ -80,7 +81,7 @@ def test_values_that_do_not_fit_are_named_with_all_that_is_known(given, message)
 
 def test_check_parameters_reads_what_papermill_writes():
     translate = pytest.importorskip("papermill.translators").PythonTranslator
-    values = {"model": "a'b\"\\n", "rate": float("nan"), "limit": [1, {"a": None}], "seed": -1}
+    values = {"model": "a'b\"\\n", "rate": float("nan"), "limit": [1, {"a": None}], "seed": 11}
     injected = translate.codify(values)
     check_parameters(["", FORM, "import os", injected, "check_parameters(In)"])
     assert notebook.injected_parameters(injected)["model"] == values["model"]

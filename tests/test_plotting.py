@@ -360,6 +360,17 @@ def test_wrong_shapes_say_what_was_expected(call, message):
         call()
 
 
+def test_thumbnails_stand_on_their_feet():
+    picture = np.zeros((64, 64), np.uint8)
+    picture[:20] = 255
+    figure = plotting.plot_similarity_matrix(np.eye(2), [picture, picture], ["a", "b"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes, pixels = figure.axes[0], np.asarray(canvas.buffer_rgba())[..., 0]
+    places = axes.transData.transform([(0, -1.4), (0, -0.65)])  # first image: top, bottom
+    assert [pixels[-1 - int(y), int(x)] for x, y in places] == [255, 0]
+
+
 def test_the_documents_chart_end_to_end():
     torch = pytest.importorskip("torch")
 

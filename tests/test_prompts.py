@@ -105,8 +105,8 @@ def test_presets_by_name():
         ('{"a": "text"}', "class 'a' needs a non-empty list"),
         ('{"a": []}', "class 'a' needs a non-empty list"),
         ('{"a": 3}', "class 'a' needs a non-empty list"),
-        ('{"a": ["x", 3]}', "prompt 3 of class 'a' is not a text"),
-        ('{"a": [" "]}', "prompt ' ' of class 'a' is not a text"),
+        ('{"a": ["x", 3]}', "3 among the prompts of 'a' is not a text"),
+        ('{"a": [" "]}', "' ' among the prompts of 'a' is not a text"),
         ('{"a": ["x"], "a": ["y"]}', "names class 'a' twice"),
         ('{"": ["x"]}', "class name '' is not a text"),
         (b"\xff\xd8\xff", "is not JSON"),
@@ -127,8 +127,8 @@ def test_bad_files_are_named(content, expected, tmp_path):
         ("a: [b", "is not YAML"),
         ("a: [x]\nb: [y]\na: [z]", "names class 'a' twice"),
         ("No: [no tube]", "class name False is not a text .in YAML, quote it"),
-        ("a: [1]", "prompt 1 of class 'a' is not a text"),
-        ("", "expected {class: .* got NoneType"),
+        ("a: [1]", "1 among the prompts of 'a' is not a text"),
+        ("", "expected {class: .* got nothing"),
     ],
 )
 def test_bad_yaml_is_named(content, expected, tmp_path):

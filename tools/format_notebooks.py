@@ -267,6 +267,8 @@ def main(arguments: list[str] | None = None) -> int:
     notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
     changed = 0
     for path in readme + notebooks:
+        if not path.is_file():
+            parser.error(f"there is no notebook {path}")
         before = path.read_text(encoding="utf-8")
         try:
             if path in readme:

@@ -293,8 +293,9 @@ def plot_arms(table: pd.DataFrame, metric: str = "accuracy", note: str | None = 
     ticks = sorted(table["samples"].unique())
     axes.set_xticks(ticks, [str(n) for n in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="studies to learn from", ylabel=f"zero-shot {metric}")
-    axes.axhline({"accuracy": 0.2, "auroc": 0.5}[metric], color="0.6", linestyle=":", zorder=0)
+    axes.set(xlabel="studies to learn from", ylabel=metric)
+    chance = {"accuracy": 0.2, "auroc": 0.5}[metric]
+    axes.axhline(chance, color="0.6", linestyle=":", zorder=0, label="chance")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     tidy(axes)
     return figure
