@@ -134,3 +134,10 @@ def test_help_names_the_options(capsys):
         demo.main(["--help"])
     text = capsys.readouterr().out
     assert all(option in text for option in ("--output", "--seed", "--samples", "--steps"))
+
+
+@pytest.mark.parametrize("option", ["--samples", "--steps", "--test-images", "--threads"])
+def test_a_number_that_is_none_is_refused_before_anything_is_replaced(option, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        demo.main([option, "0"])
+    assert f"{option} is 0, expected 1 or more" in capsys.readouterr().err

@@ -221,6 +221,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test-images", type=int, default=1000, help="to be judged by")
     parser.add_argument("--threads", type=int, default=1, help="results depend on it (default 1)")
     options = parser.parse_args(arguments)
+    for name in ("samples", "steps", "test_images", "threads"):
+        if (value := getattr(options, name)) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)
     metrics = train_demo(
