@@ -92,6 +92,24 @@ def check_record(file: Path) -> None:
 # --- fetching ---------------------------------------------------------------------------------
 
 
+def ask(addresses: Iterable[str | Callable[[], str]], name: str) -> None:
+    """Return as soon as an address answers, whatever it says; DownloadError if none does.
+
+    addresses: as in `fetch`. name: of the file that they have.
+    """
+    failures = []
+    for address in addresses:
+        url = address if isinstance(address, str) else "the address list"
+        try:
+            _open(address).close() if isinstance(address, str) else address()
+            return
+        except (HTTPError, HTTPException, ValueError):
+            return  # an answer, though not the wanted one
+        except OSError as error:
+            failures.append(f"{url}: {error or type(error).__name__}")
+    raise _none_gave(name, failures)
+
+
 def fetch(
     addresses: Iterable[str | Callable[[], str]],
     target: Path,
@@ -122,7 +140,11 @@ def fetch(
                 raise
             failures.append(f"{url}: {error or type(error).__name__}")
             logger.info("download failed: %s", failures[-1])
-    raise DownloadError(f"could not download {target.name}. Tried:\n  " + "\n  ".join(failures))
+    raise _none_gave(target.name, failures)
+
+
+def _none_gave(name: str, failures: list[str]) -> DownloadError:
+    return DownloadError(f"could not download {name}. Tried:\n  " + "\n  ".join(failures))
 
 
 def _fetch_one(url: str, target: Path) -> None:

@@ -63,7 +63,9 @@ def _current_address(pointer: str) -> str:
 
 
 @contextmanager
-def _making(wanted: Path, name: str, home: Path, ways_on: str) -> Iterator[Path | None]:
+def _making(
+    wanted: Path, name: str, addresses: list, home: Path, ways_on: str
+) -> Iterator[Path | None]:
     """A scratch folder in `home` for making `wanted`, or None if another process just has.
 
     Every OSError becomes a DownloadError that ends with the ways on.
@@ -73,7 +75,7 @@ def _making(wanted: Path, name: str, home: Path, ways_on: str) -> Iterator[Path 
     scratch = home / f".{name}.part"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with FileLock(home / f".{name}.lock"):
+        with _acquire(FileLock(home / f".{name}.lock"), name, addresses):
             if wanted.is_file():
                 yield None
                 return
@@ -92,6 +94,20 @@ def _making(wanted: Path, name: str, home: Path, ways_on: str) -> Iterator[Path 
         ) from error
 
 
+def _acquire(lock, name: str, addresses: list):
+    """A context with the lock. DownloadError if another holds it and no address answers.
+
+    Without a network those who wait would otherwise find out one after the other.
+    """
+    from filelock import Timeout
+
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        download.ask(addresses, name)
+    return lock.acquire()
+
+
 def fetch_weights(
     name: str, cache_dir: str | Path | None = None, mirror: str | None = None
 ) -> Path:
@@ -104,7 +120,7 @@ def fetch_weights(
     checks. It appears in one step, when all is checked; processes that ask at once download once.
 
     Raises `download.DownloadError`, naming every address tried and the ways on, if none gives the
-    weights or they cannot be kept.
+    weights or they cannot be kept. Without a network within 10 seconds, however many ask at once.
     """
     if name not in PUBLISHED:
         raise ValueError(f"unknown published model {name!r}: expected one of {sorted(PUBLISHED)}")
@@ -119,9 +135,10 @@ def fetch_weights(
     )
     file, pointer, _ = PUBLISHED[name]
     published = [f"{WEIGHTS_URL}/{file}", lambda: _current_address(pointer)]
-    with _making(weights, folder.name, home, ways_on) as scratch:
+    addresses = _addresses(file, mirror, published)
+    with _making(weights, folder.name, addresses, home, ways_on) as scratch:
         if scratch:
-            _fetch_weights(name, _addresses(file, mirror, published), scratch)
+            _fetch_weights(name, addresses, scratch)
             shutil.rmtree(folder, ignore_errors=True)  # somebody deleted the weights in it
             os.replace(scratch / "ready", folder)
             logger.info("kept %s weights in %s", name, folder)
@@ -159,10 +176,10 @@ def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = Non
     vocabulary = home / TOKENIZER_FILE
     if not vocabulary.is_file():
         ways_on = f"Ways on: {NETWORK}; or put the vocabulary at {vocabulary}."
-        with _making(vocabulary, TOKENIZER_FILE, home, ways_on) as scratch:
+        addresses = _addresses(TOKENIZER_FILE, mirror, [TOKENIZER_URL])
+        with _making(vocabulary, TOKENIZER_FILE, addresses, home, ways_on) as scratch:
             if scratch:
                 part = scratch / TOKENIZER_FILE
-                addresses = _addresses(TOKENIZER_FILE, mirror, [TOKENIZER_URL])
                 url = download.fetch(addresses, part, check=_word_pieces)
                 os.replace(download.write_record(part, url), download.record_of(vocabulary))
                 os.replace(part, vocabulary)

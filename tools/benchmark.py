@@ -87,14 +87,15 @@ def machine(threads: int) -> dict:
     }
 
 
-def show(record: dict) -> None:
+def text(record: dict) -> str:
+    """The machine and the table."""
     rows = [Row(**{k: v for k, v in row.items() if k in Row.__dataclass_fields__})
             for row in record["rows"]]  # fmt: skip
-    print(", ".join(f"{name} {value}" for name, value in record["machine"].items()))
-    print(table(rows))
+    head = ", ".join(f"{name} {value}" for name, value in record["machine"].items())
+    return f"{head}\n{table(rows)}"
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -113,8 +114,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--table", type=Path, metavar="JSON", help="only print an earlier result")
     options = parser.parse_args(arguments)
     if options.table:
-        show(json.loads(options.table.read_text()))
-        return
+        try:
+            shown = text(json.loads(options.table.read_text()))
+        except (OSError, ValueError) as error:
+            print(f"{options.table}: {error}", file=sys.stderr)
+            return 2
+        except (KeyError, TypeError, AttributeError):
+            print(f"{options.table}: this is no result of this program", file=sys.stderr)
+            return 2
+        print(shown)
+        return 0
     bench = prepare(options)
     record = {"machine": machine(options.threads), "quick": options.quick, "rows": []}
     result = options.folder / "benchmarks.json"
@@ -124,9 +133,10 @@ def main(arguments: list[str] | None = None) -> None:
         record["rows"] += [row.as_dict() for row in parts.run(name, bench)]
         print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
         result.write_text(json.dumps(record, indent=1) + "\n")  # at once: a later part may fail
-    show(record)
+    print(text(record))
     print(f"\n{result}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

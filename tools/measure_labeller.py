@@ -11,9 +11,11 @@ puts medspaCy's ConText in the place of negspaCy's NegEx, under the same terms.
 from __future__ import annotations
 
 import argparse
+import sys
 import tarfile
 import time
 import xml.etree.ElementTree as ET
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,10 @@ class MedspacyLabeller(sentences.SentenceLabeller):
 
 
 def read_reports(archive: Path) -> pd.DataFrame:
-    """number, text (findings and impression) and headings (MeSH/major) of each report."""
+    """number, text (findings and impression) and headings (MeSH/major) of each report.
+
+    ValueError if there is none.
+    """
     rows = []
     with tarfile.open(archive) as files:
         for member in files:
@@ -78,6 +83,8 @@ def read_reports(archive: Path) -> pd.DataFrame:
             text = ". ".join(filter(None, (parts.get("FINDINGS"), parts.get("IMPRESSION"))))
             headings = [(major.text or "").strip() for major in study.iter("major")]
             rows.append({"number": int(Path(member.name).stem), "text": text, "headings": headings})
+    if not rows:
+        raise ValueError("no report in it: expected .xml files")
     return pd.DataFrame(rows).sort_values("number", ignore_index=True)
 
 
@@ -106,12 +113,17 @@ def score(reports: pd.DataFrame, labels: np.ndarray, states: list[float]) -> pd.
     return table.round(2).astype({"reports": int})
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--engine", choices=["negspacy", "medspacy"], default="negspacy")
     arguments = parser.parse_args()
-    reports = read_reports(arguments.archive)
+    try:
+        reports = read_reports(arguments.archive)
+    except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError, ET.ParseError) as error:
+        reason = " ".join(str(error).split())  # tarfile's have several lines
+        print(f"{arguments.archive}: {reason}", file=sys.stderr)
+        return 2
     reports = reports[reports["text"].map(lambda text: bool(split_report(text, 1)))]
     reports = reports.reset_index(drop=True)
     engines = {"negspacy": sentences.SentenceLabeller, "medspacy": MedspacyLabeller}
@@ -128,7 +140,8 @@ def main() -> None:
             what = "present or uncertain" if len(states) == 2 else "present"
             print(f"\n{name}, {what}:")
             print(score(reports[part], labels[part.to_numpy()], states).to_string())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -173,6 +173,16 @@ class Explorer:
         assert name == "similarity.csv"
         return list(csv.DictReader(io.StringIO(content.decode())))
 
+    def numbers_at_rest(self) -> list[dict]:
+        """The numbers, once they have stopped changing."""
+        before, deadline = None, time.monotonic() + PATIENCE / 1000
+        while time.monotonic() < deadline:
+            if (now := self.numbers()) == before:
+                return now
+            before = now
+            time.sleep(0.5)
+        raise AssertionError("the numbers went on changing")
+
     def shoot(self, name: str) -> None:
         self.page.mouse.move(0, 0)
         kind = f"nb{version('notebook').split('.')[0]}"
@@ -233,8 +243,7 @@ def test_temperature_moves_the_softmax(explorer):
     explorer.page.mouse.up()
     explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.status).to_contain_text("drawn in")
-    time.sleep(1)  # until the last of the steps is drawn
-    soft = [float(row["score"]) for row in explorer.numbers()]
+    soft = [float(row["score"]) for row in explorer.numbers_at_rest()]
     assert sum(sharp) == pytest.approx(1) and sum(soft) == pytest.approx(1)
     assert max(soft) < max(sharp), "a higher temperature is less sure"
     explorer.shoot("4-temperature")
