@@ -59,7 +59,7 @@ def read_dicom(file, name: str) -> np.ndarray:
 def _check_pixels(dataset) -> None:
     """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
     kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-    if not any(kind in dataset for kind in kinds):
+    if not any(dataset.get(kind) for kind in kinds):  # one without bytes holds none
         modality = dataset.get("Modality") or "unknown"
         raise ValueError(f"the DICOM file holds no image (modality {modality})")
     size = int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)

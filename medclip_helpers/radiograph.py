@@ -28,10 +28,11 @@ def read_radiograph(source) -> Image.Image:
         front or behind, and may have more axes of size 1 in front.
 
     8-bit values are kept, floating-point values from 0 to 1 are multiplied by 255; everything else
-    is scaled so that the darkest is 0 and the brightest 255. DICOM: modality and display (VOI)
-    transforms are applied before that, and MONOCHROME1 is inverted; of several frames the first is
-    read, with a warning. A JPEG's EXIF orientation is applied. A colour picture is read, with a
-    warning; a tint alone is none.
+    is scaled so that the darkest is 0 and the brightest 255. What is transparent becomes black;
+    alpha is full at 1, 255, 65535 or its type's maximum, the first that no value exceeds. DICOM:
+    modality and display (VOI) transforms are applied before that, and MONOCHROME1 is inverted; of
+    several frames the first is read, with a warning. A JPEG's EXIF orientation is applied. A colour
+    picture is read, with a warning; a tint alone is none.
 
     Raises FileNotFoundError for a missing file, ValueError naming the source and the reason for one
     that cannot be read, has a side under MIN_SIDE pixels, is over MAX_ASPECT times as long as wide,
@@ -39,6 +40,8 @@ def read_radiograph(source) -> Image.Image:
     """
     is_path = isinstance(source, (str, os.PathLike))
     if is_path and not os.path.isfile(os.path.expanduser(source)):
+        if os.path.isdir(os.path.expanduser(source)):
+            raise FileNotFoundError(f"{source} is a folder: `find_radiographs` lists its images")
         raise FileNotFoundError(f"no image file at {source}")
     name = str(source) if is_path else _name(source)
     try:
@@ -85,7 +88,10 @@ def find_radiographs(source: str | Path) -> list[Path]:
         raise FileNotFoundError(f"no image file, folder or pattern at {source}")
     if not found:
         kinds = ", ".join(sorted(SUFFIXES))
-        raise FileNotFoundError(f"no radiographs in {source}: expected files ending in {kinds}")
+        raise FileNotFoundError(
+            f"no radiographs in {source}: expected files ending in {kinds}, in the folder itself "
+            f"(with its subfolders: {path / '**' / '*.png'})"
+        )
     return sorted(found)
 
 
@@ -224,11 +230,33 @@ def _from_array(array: np.ndarray, name: str, channels_first: bool = False) -> I
 def _to_8_bit(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
+    if array.ndim == 3 and array.shape[2] == 4:  # alpha has a scale of its own
+        colour, alpha = array[..., :3], array[..., 3]
+        return np.dstack([_scaled(colour), _scaled(alpha, _opaque(alpha))])
+    return _scaled(array)
+
+
+def _opaque(alpha: np.ndarray) -> int:
+    """The value of full opacity: 1, 255, 65535 or the type's maximum, the first not exceeded.
+
+    The type alone does not tell: arrays of 8-bit pictures are converted to wider integers and to
+    floats, whose alpha then still ends at 255.
+    """
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 65535
+    high = alpha.max()
+    return min(most, next((top for top in (1, 255, 65535) if high <= top), most))
+
+
+def _scaled(array: np.ndarray, full: int | None = None) -> np.ndarray:
+    """8-bit values of any numbers: by their range, or from 0 to `full`."""
     values = array.astype(np.float64)
     low, high = float(values.min()), float(values.max())
     if not math.isfinite(high - low):  # NaN is the minimum of whatever holds one
         raise ValueError("image holds NaN, infinite or too large values")
-    if array.dtype.kind in "bf" and 0 <= low and high <= 1:
+    if full:
+        low, high = 0, full
+        values.clip(0, full, out=values)
+    elif array.dtype.kind in "bf" and 0 <= low and high <= 1:
         low, high = 0, 1
     # in place: of an image with as many pixels as are allowed, each copy takes 0.7 GB
     values -= low

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels import get_encoder
 from pydicom.uid import (
     MPEG4HP41,
     DeflatedExplicitVRLittleEndian,
@@ -37,10 +38,10 @@ def write_dicom(
     pixels: np.ndarray,
     photometric: str = "MONOCHROME2",
     syntax=ExplicitVRLittleEndian,
-    encoded: bytes | None = None,
+    encoded: bytes | list[bytes] | None = None,
     **attributes,
 ):
-    """A DICOM file; `encoded` is what stands for the pixels where `syntax` compresses them."""
+    """A DICOM file; `encoded` stands for the pixels, or each frame, where `syntax` compresses."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
     meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
@@ -54,8 +55,9 @@ def write_dicom(
     dataset.PixelRepresentation = 0
     for name, value in attributes.items():
         setattr(dataset, name, value)
-    dataset.PixelData = encapsulate([encoded]) if encoded else pixels.tobytes()
-    if encoded:
+    frames = [encoded] if isinstance(encoded, bytes) else encoded
+    dataset.PixelData = encapsulate(frames) if frames else pixels.tobytes()
+    if frames:
         dataset["PixelData"].VR = "OB"
     dataset.save_as(path, enforce_file_format=True)
     return path
@@ -104,9 +106,19 @@ def test_16_bit_png_is_scaled_by_its_range(tmp_path):
     assert same(read_radiograph(tmp_path / "a.png"), RAMP)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int32, np.uint16, np.int16])
+@pytest.mark.parametrize(
+    "dtype",
+    ["int16", "int32", "int64", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
+    + [">i2", ">u4", ">f4", ">f8"],
+)
 def test_arrays_are_scaled_by_their_range(dtype):
     assert same(read_radiograph((RAMP.astype(np.int32) * 3 + 11).astype(dtype)), RAMP)
+
+
+def test_arrays_of_narrow_types_are_scaled_too():
+    assert same(read_radiograph((RAMP.astype(int) - 128).astype(np.int8)), RAMP)
+    assert same(read_radiograph(RAMP > 100), np.where(RAMP > 100, 255, 0))
+    assert same(read_radiograph(RAMP >= 0), np.full_like(RAMP, 255))
 
 
 def test_a_constant_image_is_black():
@@ -248,6 +260,29 @@ def test_exif_orientation_is_applied(tmp_path):
         assert same(read_radiograph(opened), turned)
 
 
+@pytest.mark.parametrize(
+    ("orientation", "turn"),
+    [
+        (1, lambda a: a),
+        (2, np.fliplr),
+        (3, lambda a: np.rot90(a, 2)),
+        (4, np.flipud),
+        (5, np.transpose),
+        (6, lambda a: np.rot90(a, -1)),
+        (7, lambda a: np.rot90(a, 2).T),
+        (8, np.rot90),
+    ],
+)
+def test_every_exif_orientation_of_a_jpeg_is_applied(orientation, turn):
+    blocks = np.arange(20, 20 + 12 * 18, 18, np.uint8).reshape(3, 4).repeat(8, 0).repeat(8, 1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    data = encode(Image.fromarray(blocks), "JPEG", quality=100, exif=exif)
+    image, expected = read_radiograph(io.BytesIO(data)), turn(blocks)
+    assert (image.mode, image.size) == ("L", expected.shape[::-1])
+    assert abs(np.asarray(image, int) - expected).max() <= 6
+
+
 def test_a_colour_photograph_is_read_with_a_warning(tmp_path):
     x, y = np.meshgrid(np.arange(64), np.arange(64))
     photo = np.stack([x * 4, y * 4, 255 - x * 2 - y * 2], axis=2).astype(np.uint8)
@@ -285,19 +320,46 @@ def test_one_channel_anywhere(shape, kind):
     assert same(read_radiograph(kind(DARK.reshape(shape).astype(np.float32) / 255)), DARK)
 
 
+@pytest.mark.parametrize(
+    ("grey", "opaque", "expected"),
+    [
+        (DARK, 255, DARK),
+        (RAMP.astype(np.uint16) * 16, 65535, RAMP),  # 12 bits
+        (RAMP.astype(np.float32) / 2, 1, RAMP),
+        (RAMP.astype(np.int64), 255, RAMP),  # 8 bits in a wider type
+        (RAMP.astype(np.int16) * 100 - 9, 32767, RAMP),
+    ],
+    ids=["uint8", "uint16", "float32", "int64", "int16"],
+)
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_colour_channels_in_front_or_behind(channels, kind):
-    stack = np.stack([DARK] * 3 + [np.full_like(DARK, 255)] * (channels - 3))
+def test_colour_channels_in_front_or_behind(channels, kind, grey, opaque, expected):
+    stack = np.stack([grey] * 3 + [np.full_like(grey, opaque)] * (channels - 3))
     for array in (stack, stack[None], stack.transpose(1, 2, 0).copy()):
-        assert same(read_radiograph(kind(array)), DARK)
+        assert same(read_radiograph(kind(array)), expected)
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"]
+    ("dtype", "opaque"),
+    [("uint8", 255), ("uint16", 65535), ("uint32", 2**32 - 1), ("float32", 1), ("float64", 255)],
+)
+def test_half_transparent_is_half_as_bright(dtype, opaque):
+    array = np.dstack([RAMP * (opaque / 255)] * 3 + [np.full(RAMP.shape, opaque)]).astype(dtype)
+    array[:8, :, 3] = opaque / 2
+    expected = np.where(np.arange(16)[:, None] < 8, RAMP / 2, RAMP)
+    assert abs(np.asarray(read_radiograph(array), int) - expected).max() <= 1
+    array[..., 3] = 0
+    assert same(read_radiograph(array), np.zeros_like(RAMP))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    ["int8", "int16", "int32", "int64", "uint16", "uint32", "uint64"]
+    + ["float16", "bfloat16", "float32", "float64"],
 )
 def test_tensors_of_every_dtype(dtype):
-    values = torch.arange(16).repeat(16, 1) * 8 - 100  # exact even in bfloat16
+    lowest = 100 if dtype.startswith("uint") else -100
+    values = torch.arange(16).repeat(16, 1) * 8 + lowest  # exact even in bfloat16
     expected = (np.arange(16) * 17).astype(np.uint8)[None].repeat(16, 0)
     assert same(read_radiograph(values.to(getattr(torch, dtype))), expected)
 
@@ -334,6 +396,45 @@ def test_dicom_rescale_comes_before_the_window(tmp_path):
     )  # fmt: skip
     values = np.asarray(read_radiograph(file))
     assert (values[RAMP < 127] == 0).all() and (values[RAMP > 129] == 255).all()
+
+
+WINDOW = {"WindowCenter": 128, "WindowWidth": 100}
+# DICOM PS3.3 C.11.2.1.2.1, the linear function
+WINDOWED = (((RAMP - 127.5) / 99 + 0.5).clip(0, 1) * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_dicom_window_is_a_ramp_and_can_be_inverted(dtype, tmp_path):
+    file = write_dicom(tmp_path / "a.dcm", RAMP.astype(dtype), **WINDOW)
+    assert same(read_radiograph(file), WINDOWED)
+    file = write_dicom(tmp_path / "b.dcm", RAMP.astype(dtype), "MONOCHROME1", **WINDOW)
+    assert same(read_radiograph(file), 255 - WINDOWED)
+
+
+def test_the_first_of_two_dicom_windows_applies(tmp_path):
+    windows = {"WindowCenter": [128, 40], "WindowWidth": [100, 20]}
+    file = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16), **windows)
+    assert same(read_radiograph(file), WINDOWED)
+
+
+def test_dicom_of_12_bits_and_of_negative_values(tmp_path):
+    bits = {"BitsStored": 12, "HighBit": 11}
+    file = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16) * 16, **bits)
+    assert same(read_radiograph(file), RAMP)
+    signed = RAMP.astype(np.int16) * 16 - 2048
+    for more in ({}, bits):
+        file = write_dicom(tmp_path / "b.dcm", signed, PixelRepresentation=1, **more)
+        assert same(read_radiograph(file), RAMP)
+    window = {"WindowCenter": 0, "WindowWidth": 1600, "PixelRepresentation": 1}
+    file = write_dicom(tmp_path / "c.dcm", signed, **window, **bits)
+    expected = ((signed + 0.5) / 1599 + 0.5).clip(0, 1) * 255
+    assert same(read_radiograph(file), expected.round().astype(np.uint8))
+
+
+def test_a_negative_rescale_slope_turns_bright_into_dark(tmp_path):
+    rescale = {"RescaleSlope": -2, "RescaleIntercept": 7}
+    file = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16), **rescale)
+    assert same(read_radiograph(file), 255 - RAMP)
 
 
 def test_dicom_voi_lut_is_applied(tmp_path):
@@ -379,6 +480,9 @@ def test_lossless_jpeg_needs_the_extra_and_has_it():
     packed = read_radiograph(PYDICOM_FILES / "MR_small_jpeg_ls_lossless.dcm")
     assert same(packed, np.asarray(read_radiograph(PYDICOM_FILES / "MR_small.dcm")))
     read_radiograph(PYDICOM_FILES / "JPGExtended.dcm")  # 12 bits
+    with pytest.warns(UserWarning, match="colour picture"):
+        packed = read_radiograph(PYDICOM_FILES / "SC_rgb_jpeg_gdcm.dcm")  # lossless JPEG, SV1
+        assert same(packed, np.asarray(read_radiograph(PYDICOM_FILES / "SC_rgb_rle.dcm")))
 
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless])
@@ -399,9 +503,20 @@ def test_a_video_is_refused(tmp_path):
         read_radiograph(file)
 
 
-def test_multi_frame_dicom_gives_its_first_frame_with_a_warning(tmp_path):
-    frames = np.stack([RAMP, 255 - RAMP])
-    file = write_dicom(tmp_path / "a.dcm", frames, NumberOfFrames=2)
+FORM = {  # of RAMP, for pydicom's encoder
+    "rows": 16, "columns": 16, "samples_per_pixel": 1, "photometric_interpretation": "MONOCHROME2",
+    "bits_allocated": 8, "bits_stored": 8, "pixel_representation": 0, "number_of_frames": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
+def test_multi_frame_dicom_gives_its_first_frame_with_a_warning(syntax, tmp_path):
+    frames, encoded = np.stack([RAMP, 255 - RAMP]), None
+    if syntax == JPEG2000Lossless:
+        encoded = [encode(Image.fromarray(f), "JPEG2000", no_jp2=True) for f in frames]
+    elif syntax == RLELossless:
+        encoded = [get_encoder(syntax).encode(f, **FORM) for f in frames]
+    file = write_dicom(tmp_path / "a.dcm", frames, syntax=syntax, encoded=encoded, NumberOfFrames=2)
     with pytest.warns(UserWarning, match="a.dcm holds 2 frames: the first is read"):
         assert same(read_radiograph(file), RAMP)
 
@@ -475,9 +590,13 @@ def test_a_frame_that_claims_another_size_than_its_dicom_file(
         encode(Image.fromarray(RAMP), form, **({"no_jp2": True} if place == 6 else {}))
     )
     frame[frame.index(header) + place : frame.index(header) + place + 2] = b"\x75\x30"
-    file = write_dicom(tmp_path / "a.dcm", RAMP, syntax=syntax, encoded=bytes(frame))
-    with pytest.raises(ValueError, match=r"\(16, 16\) columns and rows, but its frame is coded as"):
-        read_radiograph(file)
+    frames = [bytes(frame), encode(Image.fromarray(RAMP), form)]
+    for encoded in (frames[:1], frames):
+        file = write_dicom(
+            tmp_path / "a.dcm", RAMP, syntax=syntax, encoded=encoded, NumberOfFrames=len(encoded)
+        )
+        with pytest.raises(ValueError, match=r"\(16, 16\) columns and rows, but its frame is code"):
+            read_radiograph(file)
     headless = write_dicom(tmp_path / "b.dcm", RAMP, syntax=syntax, encoded=bytes(64))
     with pytest.raises(ValueError, match="compressed frame has no header that tells its size"):
         read_radiograph(headless)
@@ -485,6 +604,16 @@ def test_a_frame_that_claims_another_size_than_its_dicom_file(
 
 def test_a_deflated_dicom_is_read():
     assert read_radiograph(PYDICOM_FILES / "image_dfl.dcm").size == (512, 512)
+
+
+def dicom_without_pixels(element: bool) -> bytes:
+    """A DICOM file that has lost its pixels; `element`: what held them is still there, empty."""
+    dataset, buffer = pydicom.dcmread(PYDICOM_FILES / "MR_small.dcm"), io.BytesIO()
+    dataset.PixelData = b""
+    if not element:
+        del dataset.PixelData
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -495,9 +624,12 @@ def test_a_deflated_dicom_is_read():
         ("page.jpg", b"<html><body>not found</body></html>", "not a PNG"),
         ("drawing.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a PNG"),
         ("report.dcm", (PYDICOM_FILES / "reportsi.dcm").read_bytes(), r"no image \(modality SR\)"),
+        ("bare.dcm", dicom_without_pixels(element=False), r"no image \(modality MR\)"),
+        ("hollow.dcm", dicom_without_pixels(element=True), r"no image \(modality MR\)"),
         ("one.png", encode(Image.new("L", (1, 1)), "PNG"), "1 x 1 pixels, expected 4 or more"),
         ("line.png", encode(Image.new("L", (900, 4)), "PNG"), "900 x 4 pixels are a strip"),
     ],
+    ids=lambda part: part if isinstance(part, str) else f"{len(part)} bytes",
 )
 def test_what_is_no_radiograph(name, content, expected, tmp_path):
     (tmp_path / name).write_bytes(content)
@@ -545,7 +677,12 @@ def test_what_is_no_image(source, expected):
         read_radiograph(source)
 
 
-@pytest.mark.parametrize("source", ["", "~nobody-of-this-name/a.png", "a\0b.png", "."])
+@pytest.mark.parametrize("source", ["", "~nobody-of-this-name/a.png", "a\0b.png"])
 def test_odd_paths_are_missing_files(source):
     with pytest.raises(FileNotFoundError, match="no image file at"):
         read_radiograph(source)
+
+
+def test_a_folder_is_no_image(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path.name} is a folder: `find_radiographs"):
+        read_radiograph(tmp_path)
