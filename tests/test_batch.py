@@ -209,6 +209,8 @@ def test_interrupted_before_anything_is_done(sweep, tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "medclip_helpers.batch", tmp_path / "sweep.yaml"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # a shell's background jobs, and so whatever they start, ignore the signal
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     until = time.monotonic() + 120
     while not run.record.is_file() and time.monotonic() < until:
