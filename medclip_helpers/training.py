@@ -229,9 +229,8 @@ def train(
     the best. Its `note` says that it was trained, unless it already said something of its own.
 
     Raises ValueError if the folder holds checkpoints and `resume` is False or settings differ, or
-    if the evaluation gives no `config.best_metric`, and
-    TrainingStopped if the loss or a weight is not finite or a checkpoint cannot be written; the
-    checkpoints written before stay.
+    if the evaluation gives no `config.best_metric`, and TrainingStopped if the loss or a weight is
+    not finite or a checkpoint cannot be written; the checkpoints written before stay.
     """
     run = Path(config.output_dir).expanduser()
     run.mkdir(parents=True, exist_ok=True)
@@ -307,7 +306,10 @@ def _held_out(settings: Mapping, root, processor: MedCLIPProcessor) -> Callable:
     if unknown := sorted(set(classes) - set(LABELS)):
         raise ValueError(f"evaluate, prompts: {unknown} are no labels of a manifest: {LABELS}")
     rows = read_manifest(settings["images"], settings.get("image_root", root))
-    rows = rows[is_exclusive(rows, classes)]
+    try:
+        rows = rows[is_exclusive(rows, classes)]
+    except ValueError as error:
+        raise ValueError(f"{settings['images']}: {error}") from None
     labels = [classes[k] for k in class_numbers(rows, classes)]
     return zero_shot_evaluator(processor, rows["imgpath"].tolist(), labels, prompts)
 

@@ -469,6 +469,14 @@ def test_a_run_file_that_is_none_is_named(text, tmp_path):
         main(["--config", str(file)])
 
 
+def test_held_out_images_that_cannot_be_used_name_their_file(run_file, tmp_path):
+    prompts = tmp_path / "other.yaml"
+    prompts.write_text("Fracture: [rib fracture]")
+    evaluate = {"images": str(tmp_path / "images.csv"), "prompts": str(prompts)}
+    with pytest.raises(SystemExit, match=r"images\.csv.*none of 12 .*'Fracture'"):
+        main(["--config", str(run_file("run", evaluate=evaluate))])
+
+
 def test_a_batch_must_divide_among_processes(run_file, monkeypatch):
     from transformers import TrainingArguments
 
