@@ -201,6 +201,7 @@ def run_all(runs: list[Run], processes: int = 1, progress: bool = True) -> Itera
 def _kernels(processes: int) -> Iterator[None]:
     """Kernels run this very interpreter and package, and share the cores among them."""
     launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    launch += ["--log-level=ERROR"]  # newer ones warn, each time, of a local connection
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder, "kernels", "python3", "kernel.json")
