@@ -157,10 +157,9 @@ def load_medclip(
         source = fetch_weights(str(name), cache_dir, mirror)
     else:
         source = Path(name or "").expanduser()
-        if isinstance(name, Path) or len(source.parts) > 1 or source.suffix:
-            if not source.exists():
+        if not name or not source.exists():
+            if isinstance(name, Path) or len(source.parts) > 1 or source.suffix:
                 raise FileNotFoundError(f"no folder or file with weights at {name}")
-        elif not name or not source.exists():
             raise ValueError(
                 f"unknown model {name!r}: expected 'vit', 'resnet', 'demo', 'auto', "
                 "or a folder or file with weights"

@@ -73,8 +73,11 @@ class SuperviseClassifier(nn.Module):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        unused = "projection_head."
-        used = [p for name, p in self.model.named_parameters() if not name.startswith(unused)]
+        # the projection is not used
+        used = [
+            parameter for name, parameter in self.model.named_parameters()
+            if not name.startswith("projection_head.")
+        ]  # fmt: skip
         if not any(parameter.requires_grad for parameter in used):
             self.model.eval()
         return self
@@ -148,18 +151,18 @@ class PromptTuningClassifier(nn.Module):
         Raises ValueError where classes are too many or few, or prompts and learned words together
         are longer than the text encoder takes.
         """
-        longest = self.model.text_model.config.max_position_embeddings - self.context.shape[1]
-        for name, inputs in prompt_inputs.items():
-            if (tokens := inputs["input_ids"].shape[1]) > longest:
-                raise ValueError(
-                    f"prompts of {name!r} have {tokens} tokens, expected at most {longest} beside "
-                    f"{self.context.shape[1]} learned words"
-                )
         if len(prompt_inputs) != self.num_class:
             raise ValueError(f"{len(prompt_inputs)} classes of prompts, expected {self.num_class}")
         words = self.model.text_model.model.get_input_embeddings()
+        learned_words = self.context.shape[1]
+        longest = self.model.text_model.config.max_position_embeddings - learned_words
         embeds = []
-        for k, inputs in enumerate(prompt_inputs.values()):
+        for k, (name, inputs) in enumerate(prompt_inputs.items()):
+            if (count := inputs["input_ids"].shape[1]) > longest:
+                raise ValueError(
+                    f"prompts of {name!r} have {count} tokens, expected at most {longest} beside "
+                    f"{learned_words} learned words"
+                )
             context = self.context[k % len(self.context)]
             tokens = words(inputs["input_ids"].to(context.device))
             context = context.expand(len(tokens), -1, -1)

@@ -172,7 +172,8 @@ def read_batches(
         them, so that reading meanwhile would hold up all.
     batch_size: by default 8 on a CPU, 64 elsewhere.
 
-    A future's `result()` raises what `read_radiograph` raised. Close the generator, which
+    A future's `result()` raises what `read_radiograph` raised, the first batch ValueError for a
+    `batch_size` below 1. Close the generator, which
     `contextlib.closing` does, and what is still waiting to be read is dropped.
     """
     on_cpu = device.type == "cpu"

@@ -250,6 +250,8 @@ def look_alike(first: str, second: str) -> bool:
 
 
 def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
+    if path.suffix == ".md":
+        return with_badges(text, repository)
     notebook = canonical(json.loads(text), path.name, repository)
     if run:
         notebook = keep_pictures(canonical(execute(path), path.name, repository), notebook)
@@ -258,23 +260,19 @@ def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebooks", nargs="*", type=Path, help="default: notebooks/*.ipynb")
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all, and README.md")
     parser.add_argument("--check", action="store_true", help="fail where a file would change")
     parser.add_argument("--execute", action="store_true", help="store the outputs of a fresh run")
     options = parser.parse_args(arguments)
     repository = repository_address()
-    readme = [] if options.notebooks else [ROOT / "README.md"]
-    notebooks = options.notebooks or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    every = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
     changed = 0
-    for path in readme + notebooks:
+    for path in options.notebooks or every:
         if not path.is_file():
-            parser.error(f"there is no notebook {path}")
+            parser.error(f"there is no file {path}")
         before = path.read_text(encoding="utf-8")
         try:
-            if path in readme:
-                after = with_badges(before, repository)
-            else:
-                after = _formatted(path, before, repository, options.execute)
+            after = _formatted(path, before, repository, options.execute)
         except ValueError as error:
             parser.error(f"{path}: {error}")
         if before == after:
