@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from operator import length_hint
 from typing import TYPE_CHECKING
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .model import MedCLIPModel
-from .processor import BATCH_SIZE, MedCLIPProcessor, read_batches
+from .processor import BATCH_SIZE, MedCLIPProcessor
 from .prompts import process_class_prompts
+from .similarity import EncodedBatch, encode_batches, eval_mode
 
 if TYPE_CHECKING:
     import pandas
@@ -85,6 +86,22 @@ class PromptClassifier(nn.Module):
             for part in ("input_ids", "attention_mask")
         )
 
+    def score(self, image_embeds: Tensor, prompt_embeds: Mapping[str, Tensor]) -> dict:
+        """What `forward` returns, from embeddings.
+
+        image_embeds: (images, dim), unit length, on any device. prompt_embeds: {class: (prompts,
+            dim)} of `encode_prompts`.
+        """
+        text_embeds = torch.cat(list(prompt_embeds.values()))
+        logits = self.model.compute_logits(image_embeds.to(text_embeds.device), text_embeds)
+        by_class = logits.split([len(embeds) for embeds in prompt_embeds.values()], dim=1)
+        reduced = [part.mean(1) if self.ensemble else part.amax(1) for part in by_class]
+        return {
+            "logits": torch.stack(reduced, dim=1),
+            "class_names": list(prompt_embeds),
+            "prompt_logits": dict(zip(prompt_embeds, by_class, strict=True)),
+        }
+
     def forward(
         self, pixel_values: Tensor, prompt_inputs: Mapping[str, Mapping[str, Tensor]], **unused
     ) -> dict:
@@ -97,21 +114,10 @@ class PromptClassifier(nn.Module):
         Returns `logits` (images, classes), scaled cosine similarities; `class_names`, a list in the
         order of the columns; `prompt_logits`, {class: (images, prompts)}.
         """
-        embeds = self.encode_prompts(prompt_inputs)
-        text_embeds = torch.cat(list(embeds.values()))
-        logits = torch.cat(
-            [
-                self.model.compute_logits(self.model.encode_image(batch), text_embeds)
-                for batch in pixel_values.split(self.batch_size)
-            ]
-        )
-        by_class = logits.split([len(e) for e in embeds.values()], dim=1)
-        reduced = [part.mean(1) if self.ensemble else part.amax(1) for part in by_class]
-        return {
-            "logits": torch.stack(reduced, dim=1),
-            "class_names": list(embeds),
-            "prompt_logits": dict(zip(embeds, by_class, strict=True)),
-        }
+        prompt_embeds = self.encode_prompts(prompt_inputs)
+        batches = pixel_values.split(self.batch_size)
+        image_embeds = torch.cat([self.model.encode_image(batch) for batch in batches])
+        return self.score(image_embeds, prompt_embeds)
 
 
 def classify_images(
@@ -146,46 +152,39 @@ def classify_images(
         raise ValueError(f"images is one path, {images}: expected a list (see `find_radiographs`)")
     if reserved := {"image", "predicted", "status"} & set(prompts):
         raise ValueError(f"class name {sorted(reserved)[0]!r} is taken by a column of the result")
-    classifier = PromptClassifier(model.eval(), ensemble, batch_size or BATCH_SIZE)
-    prompt_inputs = process_class_prompts(prompts, processor.tokenizer)
-    rows = []
+    classifier = PromptClassifier(model, ensemble)
+    rows: list[dict] = []
     bar = tqdm(total=length_hint(images, 0) or None, unit="image", disable=not progress)
-    batches = read_batches(processor, images, model.device, batch_size)
-    with bar, closing(batches), torch.no_grad():
+    reading = closing(encode_batches(model, processor, images, batch_size))
+    with eval_mode(model), torch.no_grad(), bar, reading as batches:
+        prompt_embeds = classifier.encode_prompts(process_class_prompts(prompts, processor))
         for batch in batches:
-            rows += _classify_batch(classifier, batch, len(rows), prompt_inputs, spread, strict)
-            bar.update(len(batch))
+            for error in batch.errors.values() if strict else ():
+                raise error
+            outputs = classifier.score(batch.embeds, prompt_embeds) if len(batch.embeds) else {}
+            rows += _rows(batch, outputs, len(rows), list(prompts), spread)
+            bar.update(len(batch.images))
     if not rows:
         raise ValueError("images is empty: expected at least one radiograph")
     return pd.DataFrame(rows)
 
 
-def _classify_batch(classifier, batch, start, prompt_inputs, spread, strict) -> list[dict]:
-    rows, readable = [], []
-    for place, (image, inputs) in enumerate(batch, start):
-        is_path = isinstance(image, str) or hasattr(image, "__fspath__")
-        row = {"image": str(image) if is_path else place}
-        row |= dict.fromkeys(prompt_inputs)
+def _rows(
+    batch: EncodedBatch, outputs: Mapping, start: int, names: list[str], spread: bool
+) -> Iterator[dict]:
+    """A row for each image of the batch; `start`: the place of its first one."""
+    columns = [*names, *(f"{name} sd" for name in names if spread)]
+    scores = iter(())
+    if outputs:
+        parts = [outputs["logits"]]
         if spread:
-            row |= {f"{name} sd": None for name in prompt_inputs}
-        row |= {"predicted": None, "status": "ok"}
-        rows.append(row)
-        try:
-            readable.append((row, inputs.result()["pixel_values"]))
-        except (OSError, ValueError) as error:
-            if strict:
-                raise
-            row["status"] = str(error)
-    if not readable:
-        return rows
-    outputs = classifier(torch.cat([pixels for _, pixels in readable]), prompt_inputs)
-    names, logits = outputs["class_names"], outputs["logits"].tolist()
-    if spread:
-        parts = outputs["prompt_logits"].values()
-        deviations = torch.stack([part.std(1, correction=0) for part in parts], dim=1).tolist()
-    for i, (row, _) in enumerate(readable):
-        row |= zip(names, logits[i], strict=True)
-        row["predicted"] = max(names, key=row.get)
-        if spread:
-            row |= zip((f"{name} sd" for name in names), deviations[i], strict=True)
-    return rows
+            deviations = [part.std(1, correction=0) for part in outputs["prompt_logits"].values()]
+            parts.append(torch.stack(deviations, dim=1))
+        scores = iter(torch.cat(parts, dim=1).tolist())
+    for place, image in enumerate(batch.images):
+        row = {"image": str(image) if isinstance(image, (str, os.PathLike)) else start + place}
+        if error := batch.errors.get(place):
+            yield row | dict.fromkeys(columns) | {"predicted": None, "status": str(error)}
+        else:
+            row |= zip(columns, next(scores), strict=True)
+            yield row | {"predicted": max(names, key=row.get), "status": "ok"}

@@ -20,7 +20,6 @@ CHEXPERT_LABELS: tuple[str, ...] = (
     "Fracture",
     "Support Devices",
 )
-
 # The five that CheXpert's competition, and so CheXpert-5x200, evaluates.
 CHEXPERT_COMPETITION: tuple[str, ...] = (
     "Atelectasis",
@@ -29,11 +28,13 @@ CHEXPERT_COMPETITION: tuple[str, ...] = (
     "Edema",
     "Pleural Effusion",
 )
-
 # Grey-level mean and standard deviation of the published model's training images, scaled to [0, 1].
 IMAGE_MEAN = 0.5862785803043838
 IMAGE_STD = 0.27950088968644304
 IMAGE_SIZE = 224  # pixels a side
-
 # Longest text, in word pieces with [CLS] and [SEP], that the published model was trained on.
 MAX_TEXT_TOKENS = 77
+# What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
+UNTRAINED_NOTE = "Untrained weights: results have no meaning."
+PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
+TRAINED_NOTE = "Weights of one's own training: for research use only."

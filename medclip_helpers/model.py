@@ -19,17 +19,21 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 from transformers.utils import ModelOutput
 
+from .constants import UNTRAINED_NOTE
+from .hub import (
+    FORMAT,
+    PUBLISHED,
+    check_format,
+    fetch_weights,
+    fill_weights,
+    write_safetensors,
+    write_text,
+)
 from .losses import info_nce_loss
 
 # The published model keeps exp(logit_scale) in [1, 100], as CLIP does (Radford et al. 2021,
 # section 2.5).
 MAX_LOGIT_SCALE = math.log(100.0)
-
-# What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
-UNTRAINED_NOTE = "Untrained weights: results have no meaning."
-PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
-TRAINED_NOTE = "Weights of one's own training: for research use only."
-
 # Output names of the published package -> the field's names, which this package uses.
 PUBLISHED_OUTPUT_NAMES = {
     "img_embeds": "image_embeds",
@@ -278,39 +282,48 @@ class MedCLIPModel(nn.Module):
         Raises ValueError if the checkpoint does not fit, listing every name that is missing, left
         over or of another shape.
         """
-        from .checkpoints import fill_weights
-
-        return fill_weights(self, input_dir)
+        if input_dir is None:
+            backbone = self.vision_model.config["backbone"]
+            kind = next((k for k, known in PUBLISHED.items() if known.backbone == backbone), None)
+            if kind is None:
+                raise ValueError(
+                    f"no published weights for backbone {backbone!r}: give a folder, or use "
+                    "vision_cls=MedCLIPVisionModelViT or MedCLIPVisionModel"
+                )
+            input_dir = fetch_weights(kind)
+        fill_weights(self, input_dir)
+        return self
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write `model.safetensors` and `config.json`, which `load_medclip(folder)` reads.
 
         dtype: store floating-point weights in this type (they are loaded as float32).
         """
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             name: tensor.to(dtype if dtype and tensor.is_floating_point() else tensor.dtype)
-            .detach().cpu().contiguous()
             for name, tensor in self.state_dict().items()
-        }  # fmt: skip
-        part = folder / ".model.safetensors.part"
-        save_file(tensors, part)
-        part.replace(folder / "model.safetensors")
+        }
+        write_safetensors(tensors, Path(folder) / "model.safetensors")
         config = {
+            "format": FORMAT,
             "note": self.note,
             "vision": self.vision_model.config,
             "text": self.text_model.config.to_diff_dict(),
         }
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        write_text(Path(folder) / "config.json", json.dumps(config, indent=2))
 
     @classmethod
     def from_config(cls, config: dict) -> MedCLIPModel:
-        """A model with random weights, of the shape that `save_pretrained` wrote down."""
-        vision = MedCLIPVisionEncoder(**config["vision"])
-        text = MedCLIPTextModel(BertConfig(**config["text"]), config["vision"]["projection_dim"])
-        model = cls(vision, text)
+        """A model with random weights, of the shape that `save_pretrained` wrote down.
+
+        Raises ValueError for a config of a newer format, or one that describes no model.
+        """
+        check_format(config, "config.json")
+        try:
+            vision = MedCLIPVisionEncoder(**config["vision"])
+            bert = BertConfig(**config["text"])
+            model = cls(vision, MedCLIPTextModel(bert, config["vision"]["projection_dim"]))
+        except Exception as error:  # timm and transformers raise many kinds for a setting they lack
+            raise ValueError(f"config.json describes no model: {error!r}") from error
         model.note = config.get("note", model.note)
         return model

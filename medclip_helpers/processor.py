@@ -15,13 +15,13 @@ from PIL import Image
 from transformers import BatchFeature, BertTokenizer
 
 from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
-from .radiograph import read_radiograph, to_square
+from .hub import load_tokenizer
+from .radiographs import read_radiograph, to_square
 
 MAX_READERS = 16  # threads that read images
 # Images encoded at once. A CPU is fastest while a batch's activations stay small: on two cores
 # Swin-T encoded 18 images/s in batches of 8, and 10 to 14 in batches of 32 (torch 2.11).
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
-
 MAX_IMAGE_SIZE = 4096  # pixels a side; a damaged config file must not ask for gigabytes
 
 
@@ -66,7 +66,7 @@ class MedCLIPProcessor:
 
     image_processor: by default the published one.
     tokenizer: by default the published one; its vocabulary is fetched when the first text comes
-        (`cache_dir` and `mirror` as in `checkpoints.load_tokenizer`).
+        (`cache_dir` and `mirror` as in `hub.load_tokenizer`).
     """
 
     def __init__(
@@ -83,8 +83,6 @@ class MedCLIPProcessor:
     @property
     def tokenizer(self):
         if self._tokenizer is None:
-            from .checkpoints import load_tokenizer
-
             self._tokenizer = load_tokenizer(**self._tokenizer_source)
         return self._tokenizer
 

@@ -5,137 +5,32 @@ The phrases are standard radiology wording, in numbers comparable to those of th
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import product
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .constants import CHEXPERT_LABELS, MAX_TEXT_TOKENS
+from .hub import read_settings
+from .processor import MedCLIPProcessor
 
 if TYPE_CHECKING:
     import pandas
 
-# Class -> word lists whose product, joined by spaces, are its prompts; "" leaves a place out.
-CHEXPERT_GRAMMAR: dict[str, list[list[str]]] = {
-    "Atelectasis": [
-        ["", "mild", "minimal"],
-        [
-            "subsegmental atelectasis",
-            "linear atelectasis",
-            "plate-like atelectasis",
-            "discoid atelectasis",
-            "bandlike atelectasis with volume loss",
-            "trace atelectasis",
-            "compressive atelectasis",
-        ],
-        [
-            "at the lung base",
-            "at the left base",
-            "at the right base",
-            "at both bases",
-            "in the left lower lobe",
-            "in the right lower lobe",
-            "in the right middle lobe",
-            "in the lingula",
-            "in the upper lobe",
-            "in the mid lung zone",
-        ],
-    ],
-    "Cardiomegaly": [
-        [
-            "cardiac silhouette is enlarged",
-            "heart is markedly enlarged",
-            "heart size is above normal",
-            "cardiomegaly is present",
-            "stable cardiomegaly",
-            "cardiomegaly of moderate degree",
-            "cardiomegaly of severe degree",
-            "enlarged heart",
-            "enlarged cardiac contour",
-            "cardiothoracic ratio exceeds one half",
-            "increased transverse diameter of the heart",
-            "globular widening of the heart shadow",
-            "left ventricular enlargement with a wide heart",
-            "cardiac enlargement persists",
-            "widened cardiac silhouette",
-        ]
-    ],
-    "Consolidation": [
-        ["", "patchy", "dense", "increasing"],
-        [
-            "consolidation",
-            "airspace consolidation",
-            "lobar consolidation",
-            "consolidation with air bronchograms",
-            "confluent airspace opacity",
-            "segmental consolidation",
-        ],
-        [
-            "in the right upper lobe",
-            "in the left upper lobe",
-            "in the right lower lobe",
-            "in the left lower lobe",
-            "in the right middle lobe",
-            "at the lung base",
-            "in the left lung",
-            "in the right lung",
-        ],
-    ],
-    "Edema": [
-        ["", "mild", "moderate", "severe", "worsening", "diffuse"],
-        [
-            "edema of the lungs",
-            "interstitial edema with vascular congestion",
-            "perihilar edema",
-        ],
-    ],
-    "Pleural Effusion": [
-        ["", "small", "moderate", "large", "layering", "loculated"],
-        ["left", "right", "bilateral"],
-        ["pleural effusion", "pleural fluid collection", "effusion with a blunted angle"],
-    ],
-}
 
-# The published COVID and RSNA prompts name only the disease, so that every image is positive. A
-# classifier needs something to choose against: these come with a normal class.
-NORMAL_PROMPTS = [
-    "lungs are clear",
-    "clear lungs without focal opacity",
-    "no acute cardiopulmonary abnormality",
-    "normal chest radiograph",
-    "normal heart size and clear lungs",
-    "no focal airspace disease",
-    "unremarkable chest radiograph",
-    "lungs are well aerated and free of infiltrate",
-    "no infiltrate and no fluid in the chest",
-    "normal cardiac and mediastinal contours",
-]
-COVID_GRAMMAR = {
-    "COVID-19": [
-        ["", "patchy", "multifocal", "extensive"],
-        ["ground glass opacities", "hazy opacities", "airspace opacities", "infiltrates"],
-        ["in both lungs", "in the lung periphery", "in the lower zones of both lungs"],
-    ],
-    "Normal": [NORMAL_PROMPTS],
-}
-RSNA_GRAMMAR = {
-    "Pneumonia": [
-        ["", "focal", "patchy", "lobar"],
-        ["pneumonia", "airspace opacity suspicious for pneumonia", "infiltrate of pneumonia"],
-        ["in the right lung", "in the left lung", "at the lung base", "in the upper lobe"],
-    ],
-    "Normal": [NORMAL_PROMPTS],
-}
-PRESETS = {"chexpert": CHEXPERT_GRAMMAR, "covid": COVID_GRAMMAR, "rsna": RSNA_GRAMMAR}
+@cache
+def prompt_grammars() -> dict[str, dict[str, list[list[str]]]]:
+    """{preset: {class: word lists}}, as prompts.yaml says; a prompt has one word of each list."""
+    return read_settings(Path(__file__).with_name("prompts.yaml"))
 
 
-def _generate(grammar: Mapping[str, list[list[str]]], n: int | None, seed: int) -> dict:
+def _generate(preset: str, n: int | None, seed: int) -> dict[str, list[str]]:
     prompts = {
         name: [" ".join(filter(None, words)) for words in product(*places)]
-        for name, places in grammar.items()
+        for name, places in prompt_grammars()[preset].items()
     }
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
 
@@ -157,17 +52,17 @@ def generate_chexpert_class_prompts(n: int | None = None, seed: int = 0) -> dict
     them); None gives all: Atelectasis 210, Cardiomegaly 15, Consolidation 192, Edema 18, Pleural
     Effusion 54.
     """
-    return _generate(CHEXPERT_GRAMMAR, n, seed)
+    return _generate("chexpert", n, seed)
 
 
 def generate_covid_class_prompts(n: int | None = None, seed: int = 0) -> dict[str, list[str]]:
     """Prompts for "COVID-19" (48) and "Normal" (10); `n` and `seed` as for CheXpert."""
-    return _generate(COVID_GRAMMAR, n, seed)
+    return _generate("covid", n, seed)
 
 
 def generate_rsna_class_prompts(n: int | None = None, seed: int = 0) -> dict[str, list[str]]:
     """Prompts for "Pneumonia" (48) and "Normal" (10); `n` and `seed` as for CheXpert."""
-    return _generate(RSNA_GRAMMAR, n, seed)
+    return _generate("rsna", n, seed)
 
 
 def generate_class_prompts(
@@ -212,51 +107,16 @@ def load_class_prompts(
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
     with an ending is a file's), ValueError naming what in the file is not of that form.
     """
-    if source in PRESETS:
-        return _generate(PRESETS[source], n, seed)
+    if source in prompt_grammars():
+        return _generate(str(source), n, seed)
     path = Path(source).expanduser()
     if not path.is_file():
-        expected = f"expected one of {sorted(PRESETS)}, or a JSON or YAML file"
+        expected = f"expected one of {sorted(prompt_grammars())}, or a JSON or YAML file"
         if path.suffix:
             raise FileNotFoundError(f"no prompt file at {source}: {expected}")
         raise ValueError(f"unknown prompts {str(source)!r}: {expected}")
-    prompts = check_class_prompts(_read(path), str(path))
+    prompts = check_class_prompts(read_settings(path), str(path))
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
-
-
-def _read(path: Path):
-    """What a JSON or YAML file says. Of two equal keys either parser would just keep the last."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            _refuse_repeats([key.value for key, _ in node.value], path)
-            return super().construct_mapping(node, deep)
-
-    def construct_object(pairs):
-        _refuse_repeats([name for name, _ in pairs], path)
-        return dict(pairs)
-
-    is_json = path.suffix.lower() == ".json"
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # with or without Windows' byte order mark
-        if is_json:
-            return json.loads(text, object_pairs_hook=construct_object)
-        return yaml.load(text, Loader)
-    except _RepeatedClass:
-        raise
-    except Exception as error:  # of YAML's values, such as dates, each has errors of its own
-        raise ValueError(f"{path} is not {'JSON' if is_json else 'YAML'}: {error}") from error
-
-
-class _RepeatedClass(ValueError):
-    """Told apart from the ValueErrors of the parsers."""
-
-
-def _refuse_repeats(names: list, path: Path) -> None:
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            raise _RepeatedClass(f"{path} names class {name!r} twice")
 
 
 def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]:
@@ -279,21 +139,20 @@ def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]
 
 
 def process_class_prompts(
-    cls_prompts: Mapping[str, Sequence[str]], tokenizer=None, max_length: int = MAX_TEXT_TOKENS
+    cls_prompts: Mapping[str, Sequence[str]], processor=None, max_length: int = MAX_TEXT_TOKENS
 ) -> dict:
     """Tokenise prompts, {class: {"input_ids", "attention_mask"}}, each (prompts, tokens).
 
-    tokenizer: the one that belongs to the model, `processor.tokenizer`; by default the published
-        one, whose vocabulary is fetched on first use.
+    processor: the one that belongs to the model, or its tokenizer; by default the published one,
+        whose vocabulary is fetched on first use.
 
     Each class is padded to its own longest prompt, as in the published package: padding is part of
-    a text's embedding (see `MedCLIPTextModel`).
+    a text's embedding (see `similarity`, which says where else texts are padded, and where not).
     """
     prompts = check_class_prompts(cls_prompts)
-    if tokenizer is None:
-        from .checkpoints import load_tokenizer
-
-        tokenizer = load_tokenizer()
-    settings = {"padding": True, "truncation": True, "max_length": max_length}
-    settings |= {"return_tensors": "pt", "return_token_type_ids": False}
-    return {name: tokenizer(sentences, **settings) for name, sentences in prompts.items()}
+    if not isinstance(processor, MedCLIPProcessor):
+        processor = MedCLIPProcessor(tokenizer=processor)
+    return {
+        name: processor(text=sentences, max_length=max_length)
+        for name, sentences in prompts.items()
+    }

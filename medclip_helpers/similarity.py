@@ -1,4 +1,9 @@
-"""Where in the image a similarity comes from, exactly; and embeddings of single images and texts.
+"""Embeddings of images and texts, and where in the image a similarity comes from, exactly.
+
+A text's embedding depends on how far it is padded (see `MedCLIPTextModel`), so wherever a score is
+shown one of two rules holds: the prompts of a class are padded to the longest of them, as published
+(`PromptClassifier`, the zero-shot protocol); everywhere else a text stands by itself, unpadded
+(`encode_texts`), and has one embedding, whatever stands beside it.
 
 Both published encoders end in a mean over positions p and a projection W without bias, so
 with features f, unit text embedding t and v = W mean_p(f_p):
@@ -11,17 +16,131 @@ last layer adds up, not what the layers before it looked at: a position sees its
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from operator import length_hint
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.ndimage import binary_dilation
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
 from .constants import MAX_TEXT_TOKENS
+from .model import MedCLIPModel
+from .processor import MedCLIPProcessor, read_batches
+
+TEXT_BATCH_SIZE = 16
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is in eval mode; afterwards in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+class EncodedBatch(NamedTuple):
+    """images: as they were given. errors: {place: why it could not be read}.
+    embeds: (images without an error, dim), unit length, float32, on the CPU.
+    """
+
+    images: list
+    errors: dict[int, Exception]
+    embeds: Tensor
+
+
+@torch.no_grad()
+def encode_batches(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    images: Iterable,
+    batch_size: int | None = None,
+) -> Iterator[EncodedBatch]:
+    """Embeddings of images, a batch at a time; one that cannot be read costs itself alone.
+
+    images, batch_size: as for `processor.read_batches`, which also says how they are read.
+    """
+    reading = closing(read_batches(processor, images, model.device, batch_size))
+    with eval_mode(model), reading as batches:
+        for batch in batches:
+            pixel_values, errors = [], {}
+            for place, (_, inputs) in enumerate(batch):
+                try:
+                    pixel_values.append(inputs.result()["pixel_values"])
+                except (OSError, ValueError) as error:
+                    errors[place] = error
+            embeds = torch.empty(0, 0)
+            if pixel_values:
+                embeds = model.encode_image(torch.cat(pixel_values)).float().cpu()
+            yield EncodedBatch([image for image, _ in batch], errors, embeds)
+
+
+def encode_images(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    images: Iterable,
+    *,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> Tensor:
+    """(images, dim), unit length, float32, on the CPU.
+
+    images: what `read_radiograph` takes. batch_size: see `processor.read_batches`.
+
+    Raises what `read_radiograph` raises, naming the image, and ValueError where there are none.
+    """
+    embeds = []
+    total = length_hint(images, 0) or None
+    bar = tqdm(total=total, desc="encoding images", unit="image", disable=not progress)
+    with bar, closing(encode_batches(model, processor, images, batch_size)) as batches:
+        for batch in batches:
+            for error in batch.errors.values():
+                raise error
+            embeds.append(batch.embeds)
+            bar.update(len(batch.images))
+    if not embeds:
+        raise ValueError("images is empty: expected at least one radiograph")
+    return torch.cat(embeds)
+
+
+@torch.no_grad()
+def encode_texts(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    texts: str | Sequence[str],
+    *,
+    truncation: bool = False,
+) -> Tensor:
+    """(texts, dim), unit length, float32, on the CPU; each text by itself, without padding.
+
+    texts: a list; one text is a list of one.
+    truncation: cut a text of more than 77 word pieces there, instead of refusing it.
+
+    Raises ValueError for no text, and for one that is too long.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    inputs = processor(text=texts, truncation=truncation)
+    input_ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1)
+    if lengths.max() > MAX_TEXT_TOKENS:
+        longest = int(lengths.argmax())
+        raise ValueError(
+            f"text of {lengths[longest]} word pieces, expected at most {MAX_TEXT_TOKENS}: "
+            f"“{texts[longest][:60]}…”"
+        )
+    embeds = [torch.empty(0)] * len(texts)
+    with eval_mode(model):
+        for length in lengths.unique().tolist():  # texts of one length need no padding
+            for rows in (lengths == length).nonzero()[:, 0].split(TEXT_BATCH_SIZE):
+                pieces = input_ids[rows, :length]
+                encoded = model.encode_text(pieces, torch.ones_like(pieces)).float().cpu()
+                for row, embed in zip(rows.tolist(), encoded, strict=True):
+                    embeds[row] = embed
+    return torch.stack(embeds)
 
 
 @torch.no_grad()
@@ -56,129 +175,3 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
     terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
     length = image_embeds.norm(dim=1).clamp_min(1e-12)  # as `F.normalize` in `encode_image`
     return terms / (projected[0, 0].numel() * length[:, None, None, None])
-
-
-class Embedder(NamedTuple):
-    """What the explorer needs of a model: three functions and two facts, all in NumPy.
-
-    images: list of PIL images -> (images, dim), unit length.
-    texts: list of texts -> (texts, dim), unit length; ValueError for one that is too long.
-    contributions: one PIL image and one text -> (h, w), whose sum is their cosine; or None.
-    temperature: the model's own, by which cosines are divided before a softmax.
-    note: what the weights are, for the foot of a figure.
-    """
-
-    images: Callable[[Sequence], np.ndarray]
-    texts: Callable[[Sequence[str]], np.ndarray]
-    contributions: Callable[[object, str], np.ndarray] | None = None
-    temperature: float = 0.07
-    note: str | None = None
-
-
-def make_embedder(model, processor, batch_size: int = 16) -> Embedder:
-    """An `Embedder` over a MedCLIP model.
-
-    A text's embedding depends on how far its batch is padded (see `MedCLIPTextModel`). Here no text
-    is ever padded: texts are batched with others of the same number of word pieces only. So a text
-    has one embedding, whatever stands beside it; the prompt classifier, which pads each class to
-    its longest prompt as published, gives slightly different numbers.
-    """
-    model.eval()
-
-    @torch.inference_mode()
-    def images(pictures: Sequence) -> np.ndarray:
-        batches = [pictures[i : i + batch_size] for i in range(0, len(pictures), batch_size)]
-        embeds = [model.encode_image(processor(images=list(b))["pixel_values"]) for b in batches]
-        return torch.cat(embeds).cpu().numpy()
-
-    @torch.inference_mode()
-    def texts(lines: Sequence[str]) -> np.ndarray:
-        ids = [processor.tokenizer(line)["input_ids"] for line in lines]
-        groups = defaultdict(list)
-        for i, pieces in enumerate(ids):
-            if len(pieces) > MAX_TEXT_TOKENS:
-                raise ValueError(
-                    f"text of {len(pieces)} word pieces, expected at most {MAX_TEXT_TOKENS}: "
-                    f"“{lines[i][:60]}…”"
-                )
-            groups[len(pieces)].append(i)
-        embeds = {}
-        for members in groups.values():
-            for start in range(0, len(members), batch_size):
-                batch = members[start : start + batch_size]
-                input_ids = torch.tensor([ids[i] for i in batch])
-                encoded = model.encode_text(input_ids, torch.ones_like(input_ids))
-                embeds.update(zip(batch, encoded.cpu().numpy(), strict=True))
-        return np.stack([embeds[i] for i in range(len(lines))])
-
-    def contributions(picture, line: str) -> np.ndarray:
-        pixel_values = processor(images=picture)["pixel_values"]
-        return (
-            similarity_map(model, pixel_values, torch.from_numpy(texts([line])))[0, 0].cpu().numpy()
-        )
-
-    one = torch.ones(1, 1, device=model.device)
-    temperature = 1 / model.compute_logits(one, one).item()
-    return Embedder(images, texts, contributions, temperature, getattr(model, "note", None))
-
-
-def pointing_hits(contributions, masks, reach: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The pointing game: does a map's maximum lie on the lesion, or within `reach` cells of it?
-
-    contributions: (images, h, w). masks: (images, height, width) boolean, True on the lesion; each
-    over the same field as the map. A cell lies on the lesion if any of its pixels does.
-
-    Returns `hits` (images,) boolean and `chance` (images,): the share of cells that would have hit.
-    Raises ValueError for an empty mask or shapes that do not fit.
-    """
-    contributions, masks = np.asarray(contributions), np.asarray(masks, dtype=bool)
-    if contributions.ndim != 3 or masks.ndim != 3 or len(contributions) != len(masks):
-        raise ValueError(
-            f"contributions {contributions.shape} and masks {masks.shape}: expected "
-            "(images, h, w) and (images, height, width)"
-        )
-    count, h, w = contributions.shape
-    rows = np.arange(masks.shape[1]) * h // masks.shape[1]
-    columns = np.arange(masks.shape[2]) * w // masks.shape[2]
-    hits, chance = np.zeros(count, bool), np.zeros(count)
-    for i, (values, mask) in enumerate(zip(contributions, masks, strict=True)):
-        if not mask.any():
-            raise ValueError(f"masks[{i}] is empty: the pointing game needs a lesion")
-        cells = np.zeros((h, w), bool)
-        y, x = np.nonzero(mask)
-        cells[rows[y], columns[x]] = True
-        if reach:
-            cells = binary_dilation(cells, np.ones((3, 3)), iterations=reach)
-        hits[i] = cells.flat[values.argmax()]
-        chance[i] = cells.mean()
-    return hits, chance
-
-
-def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0):
-    """The pointing game on demo phantoms that show one finding each, by finding.
-
-    texts: finding -> a text that says it is present. count: phantoms a finding.
-    Returns a DataFrame: finding, phantoms, and as shares in [0, 1]: accuracy and chance (on the
-    lesion or within one cell of it), strict_accuracy and strict_chance (on the lesion).
-    """
-    import pandas as pd
-
-    from .demo.phantoms import draw_phantom
-
-    embedder = make_embedder(model, processor)
-    rows = []
-    for number, (finding, text) in enumerate(texts.items()):
-        seeds = seed + number * count + np.arange(count)
-        phantoms = [draw_phantom(int(s), {finding: 0.8}) for s in seeds]
-        pixel_values = processor(images=[p.image for p in phantoms])["pixel_values"]
-        embeds = torch.from_numpy(embedder.texts([text]))
-        maps = [
-            similarity_map(model, batch, embeds)[:, 0].cpu() for batch in pixel_values.split(16)
-        ]
-        masks = [p.masks[finding] for p in phantoms]
-        shares = [
-            x.mean() for reach in (1, 0) for x in pointing_hits(torch.cat(maps), masks, reach)
-        ]
-        rows.append((finding, count, *shares))
-    names = ["accuracy", "chance", "strict_accuracy", "strict_chance"]
-    return pd.DataFrame(rows, columns=["finding", "phantoms", *names])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from medclip_helpers.checkpoints import PUBLISHED, fill_weights
+from medclip_helpers.hub import PUBLISHED, fill_weights
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPProcessor
 
@@ -74,7 +74,7 @@ def small_model(standin_processor) -> MedCLIPModel:
         vision = MedCLIPVisionEncoder("test_resnet", projection_dim=64)
         text = MedCLIPTextModel(
             BertConfig(
-                vocab_size=len(standin_processor.tokenizer),
+                vocab_size=len(standin_processor),
                 hidden_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,

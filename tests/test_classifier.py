@@ -24,7 +24,7 @@ PROMPTS = {
 
 @pytest.fixture
 def prompt_inputs(standin_processor):
-    return process_class_prompts(PROMPTS, standin_processor.tokenizer)
+    return process_class_prompts(PROMPTS, standin_processor)
 
 
 @pytest.fixture
@@ -289,7 +289,7 @@ def test_no_batch_of_nothing():
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="no /proc")
 def test_memory_is_flat_in_the_number_of_images(tmp_path):
     model, processor = load_medclip("demo", device="cpu")
-    processor = MedCLIPProcessor(MedCLIPImageProcessor(32), processor.tokenizer)
+    processor = MedCLIPProcessor(MedCLIPImageProcessor(32), processor)
     rng, kinds = np.random.default_rng(0), ["png", "jpg", "tif", None]
     for kind in kinds[:3]:
         picture = Image.fromarray(rng.integers(0, 256, (256, 256), np.uint8))

@@ -24,10 +24,10 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
 )
 from safetensors.torch import save
-from test_radiograph import PYDICOM_FILES, encode, write_dicom
+from test_radiographs import PYDICOM_FILES, encode, write_dicom
 
-from medclip_helpers.checkpoint_files import read_state_dict
-from medclip_helpers.radiograph import read_radiograph
+from medclip_helpers.hub import read_state_dict
+from medclip_helpers.radiographs import read_radiograph
 
 SECONDS = 10  # for one input of a few kilobytes: more is a hang
 # For all mutants of one file. The alarm waits for the interpreter: it ends no loop in C.

@@ -28,7 +28,7 @@ def test_tokenizer(golden, standin_processor):
 
 
 def test_each_class_is_padded_to_its_own_longest_prompt(golden, standin_processor):
-    prompts = process_class_prompts(golden["class_prompts"], standin_processor.tokenizer)
+    prompts = process_class_prompts(golden["class_prompts"], standin_processor)
     assert list(prompts) == list(golden["class_prompts"])
     for name, ids in golden["prompt_input_ids"].items():
         assert prompts[name]["input_ids"].equal(ids)
@@ -65,7 +65,7 @@ def test_vision_encoder_on_a_batch(published, golden):
 @pytest.mark.parametrize(("ensemble", "key"), [(True, "clf_mean"), (False, "clf_max")])
 def test_classifier(published, golden, standin_processor, ensemble, key):
     name, model = published
-    prompts = process_class_prompts(golden["class_prompts"], standin_processor.tokenizer)
+    prompts = process_class_prompts(golden["class_prompts"], standin_processor)
     with torch.no_grad():
         outputs = PromptClassifier(model, ensemble=ensemble)(
             pixel_values=golden["batch_pixel_values"].float(), prompt_inputs=prompts

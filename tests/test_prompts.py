@@ -157,7 +157,7 @@ def test_number_of_prompts_is_checked(n):
 
 def test_each_class_is_padded_to_its_own_longest(standin_processor):
     prompts = {"short": ["edema", "mild edema"], "long": ["no", "small left pleural effusion"]}
-    inputs = process_class_prompts(prompts, standin_processor.tokenizer)
+    inputs = process_class_prompts(prompts, standin_processor)
     for name, sentences in prompts.items():
         one_by_one = [len(standin_processor.tokenizer(s)["input_ids"]) for s in sentences]
         assert inputs[name]["input_ids"].shape == (2, max(one_by_one))
@@ -166,7 +166,7 @@ def test_each_class_is_padded_to_its_own_longest(standin_processor):
 
 
 def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standin_processor):
-    from medclip_helpers import checkpoints
+    from medclip_helpers import loading as checkpoints
 
     asked = []
 
@@ -175,14 +175,14 @@ def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standi
         return standin_processor.tokenizer
 
     monkeypatch.setattr(checkpoints, "load_tokenizer", load_tokenizer)
-    process_class_prompts({"a": ["edema"]}, standin_processor.tokenizer)
+    process_class_prompts({"a": ["edema"]}, standin_processor)
     assert not asked
     assert process_class_prompts({"a": ["edema"]})["a"]["input_ids"].shape[0] == 1
     assert asked
 
 
 def test_tokenised_prompts_are_cut_at_the_limit(standin_processor):
-    inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor.tokenizer)
+    inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor)
     assert inputs["long"]["input_ids"].shape == (1, 77)
     with pytest.raises(ValueError, match="class 'none' needs a non-empty list"):
-        process_class_prompts({"none": []}, standin_processor.tokenizer)
+        process_class_prompts({"none": []}, standin_processor)

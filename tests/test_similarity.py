@@ -8,14 +8,10 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertTokenizer
 
+from medclip_helpers.evaluation import pointing_game, pointing_hits
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
-from medclip_helpers.similarity import (
-    make_embedder,
-    pointing_game,
-    pointing_hits,
-    similarity_map,
-)
+from medclip_helpers.similarity import make_embedder, similarity_map
 
 WORDS = ["the", "heart", "is", "enlarged", "no", "edema", "effusion", "on", "left", "."]
 BACKBONES = {
@@ -65,11 +61,11 @@ def test_contributions_add_up_to_the_cosine(name):
 
 
 def test_contributions_add_up_for_the_demo_model():
-    from medclip_helpers.checkpoints import DEMO_FOLDER, load_medclip
+    from medclip_helpers.loading import load_medclip
 
-    if not (DEMO_FOLDER / "config.json").is_file():
+    if not (CHECKPOINT_FOLDER / "config.json").is_file():
         pytest.skip("the demo checkpoint is not there")
-    from medclip_helpers.demo.phantoms import draw_phantom
+    from medclip_helpers.demo import draw_phantom
 
     model, processor = load_medclip("demo", device="cpu")
     embedder = make_embedder(model, processor)
@@ -176,7 +172,7 @@ def test_pointing_needs_a_lesion_and_matching_shapes():
 
 
 def test_pointing_game_on_phantoms(model, processor):
-    from medclip_helpers.demo.phantoms import draw_phantom
+    from medclip_helpers.demo import draw_phantom
 
     texts = {"Cardiomegaly": "the heart is enlarged .", "Pleural Effusion": "effusion on left"}
     table = pointing_game(model, processor, texts, count=3, seed=5)

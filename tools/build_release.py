@@ -22,7 +22,7 @@ from pathlib import Path
 
 from format_notebooks import ROOT, assembled, canonical, repository_address, tags, to_text
 
-from medclip_helpers.notebook import known_parameters
+from medclip_helpers.runs import known_parameters
 
 SECTIONS = (
     "00_setup",

@@ -207,7 +207,7 @@ def _write_setup(cells: list[dict], source: str) -> None:
 
 def execute(path: Path) -> dict:
     """A fresh run of the notebook at `path` on the demo model, with the outputs of every cell."""
-    from medclip_helpers import batch
+    from medclip_helpers.runs import execution as batch
 
     chosen = {"model": "demo"} if "model" in batch.notebook_parameters(path.resolve()) else {}
     with tempfile.TemporaryDirectory() as folder:

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
-from medclip_helpers import sentences
-from medclip_helpers.manifests import LABELS, combine_labels, split_report
+from medclip_helpers.data import LABELS, combine_labels, split_report
+from medclip_helpers.data import labeller as sentences
 
 # CheXpert's Edema takes in vascular congestion, its Cardiomegaly an enlarged cardiac shadow.
 HEADINGS = {

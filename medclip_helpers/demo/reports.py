@@ -82,7 +82,6 @@ NOUNS: dict[str, list[str]] = {
         "cardiac device with lead", "central line", "catheter", "implanted pulse generator",
     ],
 }  # fmt: skip
-
 DEGREES = {  # by severity: up to 0.4, up to 0.7, above
     "low": ["mild", "slight", "minimal", "subtle", "small", "faint"],
     "middle": ["moderate", "", "definite", "evident"],
@@ -113,7 +112,6 @@ FRAMES = {
         "may represent {thing}", "cannot rule out {thing}", "equivocal {thing}",
     ],
 }  # fmt: skip
-
 # Whole sentences that say something without naming a noun of the grammar.
 PLAIN: dict[str, dict[str, list[str]]] = {
     "Cardiomegaly": {

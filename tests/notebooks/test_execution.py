@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medclip_helpers import batch
-from medclip_helpers.demo.phantoms import draw_phantom
+from medclip_helpers.demo import draw_phantom
+from medclip_helpers.runs import execution as batch
 
 pytestmark = pytest.mark.notebooks
 pytest.importorskip("papermill")

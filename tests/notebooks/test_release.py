@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip_helpers.notebook import known_parameters
+from medclip_helpers.runs import known_parameters
 
 pytestmark = pytest.mark.notebooks
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from medclip_helpers.notebook import check_parameters, known_parameters
+from medclip_helpers.runs import check_parameters, known_parameters
 
 ROOT = Path(__file__).parent.parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from medclip_helpers import MedCLIPModel, MedCLIPProcessor, SimilarityExplorer, load_medclip
-from medclip_helpers.explorer import BARS, MAP, MATRIX
+from medclip_helpers.explorer.page import BARS, MAP, MATRIX
 
 TEXTS = [f"There is {finding}." for finding in ("edema", "atelectasis", "a mass", "effusion")]
 

@@ -13,8 +13,8 @@ import accelerate
 import torch
 from ours import load_full, read_dataset
 
-from medclip_helpers.trainer import MedCLIPTrainer
 from medclip_helpers.training import TrainingConfig, train
+from medclip_helpers.training.trainer import MedCLIPTrainer
 
 WATCHED = {
     "forward": (MedCLIPTrainer, "compute_loss"),

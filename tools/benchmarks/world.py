@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from medclip_helpers.demo.phantoms import draw_phantoms
-from medclip_helpers.demo.reports import NORMAL, sentence_table
-from medclip_helpers.manifests import LABELS
+from medclip_helpers.data import LABELS
+from medclip_helpers.demo import draw_phantoms, sentence_table
+from medclip_helpers.demo.reports import NORMAL
 from medclip_helpers.prompts import generate_chexpert_class_prompts
 
 FILES, SIDE = 32, 1024  # drawn images and their width in pixels, as in the NIH set

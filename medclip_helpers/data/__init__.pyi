@@ -1,0 +1,52 @@
+from .augmentation import TextAugmentation, image_augmentation
+from .collator import MedCLIPCollator
+from .datasets import LabelledImages, PairedDataset, UnpairedDataset
+from .drawings import draw_images, true_classes, write_sentences
+from .folders import DATASETS, DataSet
+from .labeller import SentenceLabeller, label_sentences
+from .labels import (
+    ABSENT,
+    LABELS,
+    PRESENT,
+    UNCERTAIN,
+    class_numbers,
+    combine_labels,
+    encode_labels,
+    is_exclusive,
+)
+from .manifests import OpenI, build_manifest, manifest_counts, read_openi
+from .sentences import label_manifest, split_report
+from .tables import check_manifest, read_manifest, read_sentences
+
+__all__ = [
+    "ABSENT",
+    "DATASETS",
+    "DataSet",
+    "LABELS",
+    "LabelledImages",
+    "MedCLIPCollator",
+    "OpenI",
+    "PRESENT",
+    "PairedDataset",
+    "SentenceLabeller",
+    "TextAugmentation",
+    "UNCERTAIN",
+    "UnpairedDataset",
+    "build_manifest",
+    "check_manifest",
+    "class_numbers",
+    "combine_labels",
+    "draw_images",
+    "encode_labels",
+    "image_augmentation",
+    "is_exclusive",
+    "label_manifest",
+    "label_sentences",
+    "manifest_counts",
+    "read_manifest",
+    "read_openi",
+    "read_sentences",
+    "split_report",
+    "true_classes",
+    "write_sentences",
+]

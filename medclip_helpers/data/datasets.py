@@ -1,0 +1,198 @@
+"""Training data: unpaired and paired datasets, and the collator.
+
+Reading manifests and reports is in `manifests`; its functions can be had from here as well.
+
+Datasets hold no random state. `dataset[g]` is sample `i` of epoch `epoch`, where
+`epoch, i = divmod(g, len(dataset))`, and depends on (seed, epoch, i) alone: whatever the workers,
+and however often a run is interrupted, it sees the same samples.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..processor import MedCLIPProcessor
+from ..radiographs import read_radiograph
+from .labels import LABELS, PRESENT, UNCERTAIN
+from .sentences import labels_by_sentence, normalize_sentence, split_report
+
+
+class _StudyDataset(Dataset):
+    """Images with labels; a subclass chooses the text of a sample."""
+
+    def __init__(self, rows: pd.DataFrame, seed: int):
+        self.seed = seed
+        self._images = rows["imgpath"].tolist()
+        self._labels = rows[LABELS].to_numpy(np.float32)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def sample_text(self, i: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        raise NotImplementedError
+
+    def __getitem__(self, g: int) -> dict:
+        if g < 0:
+            raise IndexError(f"sample {g}: expected 0 or more (epoch x {len(self)} + row)")
+        epoch, i = divmod(int(g), len(self))
+        key = (self.seed, epoch, i)
+        text, text_labels = self.sample_text(i, np.random.default_rng(key))
+        return {
+            "image": read_radiograph(self._images[i]),
+            "text": text,
+            "image_labels": self._labels[i].copy(),
+            "text_labels": text_labels.copy(),
+            "random_key": key,  # what `MedCLIPCollator` seeds its transforms from
+        }
+
+    def __iter__(self):
+        """One epoch, the first: indices past it are legal, so iteration must be told to end."""
+        return (self[i] for i in range(len(self)))
+
+
+class UnpairedDataset(_StudyDataset):
+    """Images, each with a sentence from anywhere that shares one of its findings.
+
+    images: rows with `imgpath` (anything `read_radiograph` takes) and the 14 labels; reports are
+        not looked at, rows without an image are passed over.
+    sentences: rows with `Reports` and the 14 labels.
+    match: True draws a label that is present in the image, then a sentence in which it is present,
+        each uniformly. False draws the sentence whatever the image: the two are then joined only
+        by the loss, and sentences that state an absence come up as well.
+
+    A sample is {"image": PIL "L", "text", "image_labels" (14,), "text_labels" (14,), "random_key"}.
+
+    Two cases are not as in the published dataset. An image about which nothing is known (no label
+    mentioned) is left out, with a warning: it agrees with no sentence, and the published code gives
+    it a "sentence" of one character. An image with labels but none present, or only ones that no
+    sentence has, gets a sentence of No Finding if all its labels are absent, else any sentence.
+    Every sentence comes with its own labels.
+
+    Raises ValueError if no labelled image or no labelled sentence is left.
+    """
+
+    def __init__(
+        self, images: pd.DataFrame, sentences: pd.DataFrame, seed: int = 0, match: bool = True
+    ):
+        rows = images[images["imgpath"].notna()]
+        labelled = rows[LABELS].notna().any(axis=1)
+        if not labelled.all():
+            warnings.warn(
+                f"{(~labelled).sum()} of {len(rows)} images have no label and are left out",
+                stacklevel=2,
+            )
+        super().__init__(rows[labelled], seed)
+        known = sentences[sentences[LABELS].notna().any(axis=1)]
+        for name, table in (("image", self._images), ("sentence", known)):
+            if not len(table):
+                raise ValueError(f"no {name} with a label: expected at least one")
+        self._texts = known["Reports"].tolist()
+        self._text_labels = known[LABELS].to_numpy(np.float32)
+        self._pools = self._index(match)
+
+    def _index(self, match: bool) -> list[list[np.ndarray]]:
+        """For each image, the pools of sentence numbers to draw from; images share the arrays."""
+        everything = np.arange(len(self._texts))
+        if not match:
+            return [[everything]] * len(self)
+        by_label = [np.flatnonzero(column == PRESENT) for column in self._text_labels.T]
+        normal = by_label[LABELS.index("No Finding")]
+        pools = []
+        for labels in self._labels:
+            shared = [by_label[k] for k in np.flatnonzero(labels == PRESENT) if len(by_label[k])]
+            nothing_found = not np.isin(labels, [PRESENT, UNCERTAIN]).any()
+            rest = normal if nothing_found and len(normal) else everything
+            pools.append(shared or [rest])
+        return pools
+
+    def sample_text(self, i: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """A sentence for image `i` and its labels (14,), in constant time."""
+        pools = self._pools[i]
+        pool = pools[rng.integers(len(pools))]
+        chosen = pool[rng.integers(len(pool))]
+        return self._texts[chosen], self._text_labels[chosen]
+
+
+class PairedDataset(_StudyDataset):
+    """Images, each with a text from its own report.
+
+    rows: `imgpath`, `report` (text, or a list of sentences) and the 14 labels; rows without image
+        or without a sentence are left out, with a warning.
+    text: "sentence", any sentence of the report; "finding", one in which a label is present, No
+        Finding included (any sentence where there is none); or "report", all sentences.
+    sentences: labels by sentence (`Reports` and the 14 columns), looked up in the normalised form
+        of `split_report`. A sentence that is not in it has unknown labels, NaN (the published
+        dataset calls it No Finding). A whole report has the labels of its row.
+
+    A sample is as in `UnpairedDataset`. Raises ValueError for another `text` and where no pair is
+    left.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        sentences: pd.DataFrame | None = None,
+        text: str = "sentence",
+        seed: int = 0,
+    ):
+        if text not in ("sentence", "finding", "report"):
+            raise ValueError(f"text={text!r}: expected 'sentence', 'finding' or 'report'")
+        split = [r if isinstance(r, list) else split_report(r) for r in rows["report"]]
+        paired = rows["imgpath"].notna().to_numpy() & np.array([bool(s) for s in split], bool)
+        if not paired.all():
+            warnings.warn(
+                f"{(~paired).sum()} of {len(rows)} rows have no image or no report sentence and "
+                "are left out",
+                stacklevel=2,
+            )
+        if not paired.any():
+            raise ValueError("no row with an image and a report sentence: expected at least one")
+        super().__init__(rows[paired], seed)
+        reports = [s for s, keep in zip(split, paired, strict=True) if keep]
+        labels_of = {} if sentences is None else labels_by_sentence(sentences)
+        unknown = np.full(len(LABELS), np.nan, np.float32)
+        if text == "report":
+            self._texts = [
+                [(" ".join(report), labels)]
+                for report, labels in zip(reports, self._labels, strict=True)
+            ]
+            return
+        self._texts = [
+            [(s, labels_of.get(normalize_sentence(s), unknown)) for s in report]
+            for report in reports
+        ]
+        if text == "finding":
+            self._texts = [
+                [pair for pair in texts if (pair[1] == PRESENT).any()] or texts
+                for texts in self._texts
+            ]
+
+    def sample_text(self, i: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """A text of row `i` and its labels (14,)."""
+        return self._texts[i][rng.integers(len(self._texts[i]))]
+
+
+class LabelledImages(Dataset):
+    """Images with labels, read when they are asked for: {"pixel_values" (1, size, size), "labels"}.
+
+    images: what `read_radiograph` takes. labels: (images,) or (images, classes).
+    """
+
+    def __init__(self, images: Sequence, labels: np.ndarray, processor: MedCLIPProcessor):
+        if len(images) != len(labels):
+            raise ValueError(f"{len(images)} images and {len(labels)} labels: expected as many")
+        self.images, self.labels, self.processor = list(images), labels, processor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        pixels = self.processor(images=self.images[i])["pixel_values"][0]
+        return {"pixel_values": pixels, "labels": torch.as_tensor(self.labels[i])}

@@ -1,0 +1,180 @@
+"""Data sets as people download them, as manifests: images, labels and a documented split.
+
+    table = build_manifest("chexpert-5x200", "CheXpert-v1.0-small")
+    manifest_counts(table)
+
+The sampling recipes are in `dataset_splits`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from . import readers
+from .drawings import DEMO_SIZES, draw_demo
+from .folders import DATASETS, IMAGE_CHECKS, DataFolder
+from .labels import LABELS, PRESENT
+from .sentences import label_manifest, split_report
+from .splits import SPLITS, SPLITTERS, TEST_PER_CLASS
+from .tables import FIRST_COLUMNS
+
+logger = logging.getLogger(__name__)
+
+
+def build_manifest(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    recipe: str = "stratified",
+    seed: int = 0,
+    test_per_class: int | None = None,
+    sizes: Mapping[str, int] | None = None,
+    images: str = "check",
+    refresh: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """A data set as a manifest; the same arguments give the same one.
+
+    name: one of DATASETS. root: its folder, as DATASETS[name].layout shows; none for demo.
+    recipe: "stratified" or, where there is one, "published": see `dataset_splits`.
+    seed: of everything that is drawn.
+    test_per_class: images of each class in a sampled test; by default as many as published (200,
+        1,769 in rsna, 1,500 in covid).
+    sizes: {"train", "valid", "test": drawings}, demo only.
+    images: "check", each image of the manifest must be there; "read", must be readable too, which
+        takes hours for the large ones; "drop", missing ones are left out before anything is drawn;
+        "trust", nothing is looked for.
+    refresh: look through the folder anew instead of trusting the cached list of its files.
+
+    Returns `imgpath` (path, for demo a PIL image), `subject_id`, `report` (None where there is
+    none), `split` ("train", "valid", "test"), then the labels: float32, the 14 of CheXpert in their
+    four states (of "published" 1 and 0 alone), or DATASETS[name].classes one-hot.
+
+    Raises FileNotFoundError for a wrong root or a missing file, ValueError for an argument, column,
+    label, path or image that is wrong; each names it and shows the expected layout.
+    """
+    _check_arguments(name, recipe, test_per_class, sizes, images)
+    if name == "demo":
+        table = draw_demo({**DEMO_SIZES, **(sizes or {})}, seed, progress)
+    elif name == "openi":
+        table = read_openi(root, seed, images, refresh, progress).manifest
+    else:
+        marker, read = _READERS[name]
+        folder = DataFolder(name, root, marker, refresh, progress)
+        table = read(folder)
+        if images == "drop":
+            table = folder.check_images(table, "drop")
+        count = test_per_class or TEST_PER_CLASS.get(name, 0)
+        table = SPLITTERS[name][recipe](table, count, np.random.default_rng(seed))
+        table = _finished(folder, table, images)
+    logger.info("%s, %s, seed %d:\n%s", name, recipe, seed, manifest_counts(table).to_string())
+    return table
+
+
+def _check_arguments(name, recipe, test_per_class, sizes, images) -> None:
+    if name not in DATASETS:
+        raise ValueError(f"unknown data set {name!r}: expected one of {list(DATASETS)}")
+    recipes = list(SPLITTERS.get(name, ["stratified"]))
+    if recipe not in recipes:
+        raise ValueError(f"recipe of {name} is {recipe!r}, expected one of {recipes}")
+    if images not in IMAGE_CHECKS:
+        raise ValueError(f"images is {images!r}, expected one of {IMAGE_CHECKS}")
+    if test_per_class is not None and (name not in TEST_PER_CLASS or test_per_class < 1):
+        raise ValueError(
+            f"test_per_class of {name} is {test_per_class}, expected 1 or more, and one of the "
+            f"data sets {list(TEST_PER_CLASS)}"
+        )
+    if sizes is not None and (name != "demo" or not set(sizes) <= set(SPLITS)):
+        raise ValueError(f"sizes of {name} are {sizes}: expected demo, and some of {SPLITS}")
+    if sizes is not None and any(size < 0 for size in sizes.values()):
+        raise ValueError(f"sizes are {sizes}: expected 0 or more drawings")
+
+
+def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """How many images and patients each split has, and images in which each label is present.
+
+    Returns a row for each of train, valid and test that there is: `images`, `patients`, the labels.
+    """
+    labels = table.columns.drop(FIRST_COLUMNS)
+    counts = (table[labels] == PRESENT).groupby(table["split"]).sum()
+    splits = table.groupby("split")
+    counts.insert(0, "patients", splits["subject_id"].nunique())
+    counts.insert(0, "images", splits.size())
+    return counts.loc[[split for split in SPLITS if split in counts.index]]
+
+
+def _finished(folder: DataFolder, table: pd.DataFrame, images: str) -> pd.DataFrame:
+    """The manifest: images checked, reports read, paths joined to the root."""
+    table = folder.check_images(table, images)
+    if folder.name.startswith("mimic"):
+        table = readers.read_mimic_reports(folder, table)
+    table = table.assign(imgpath=[str(folder.root / file) for file in table["file"]])
+    known = DATASETS[folder.name]
+    labels = known.classes if known.mode == "binary" else LABELS
+    return table[[*FIRST_COLUMNS, *labels]].reset_index(drop=True)
+
+
+_READERS: dict[str, tuple[str, Callable]] = {  # what must stand in the root, reader
+    "chexpert": ("train.csv*", readers.read_chexpert),
+    "chexpert-5x200": ("train.csv*", partial(readers.read_chexpert, parts=("train",))),
+    "mimic-cxr": ("mimic-cxr-2.0.0-metadata.csv*", readers.read_mimic),
+    "mimic-5x200": ("mimic-cxr-2.0.0-metadata.csv*", readers.read_mimic),
+    "rsna": ("stage_2_train_labels.csv*", readers.read_rsna),
+    "covid": ("COVID", readers.read_covid),
+}
+
+
+class OpenI(NamedTuple):
+    """manifest: as `build_manifest` returns it. sentences: `Reports` and the 14 labels, each of the
+    reports' sentences once, of those without an image too.
+    """
+
+    manifest: pd.DataFrame
+    sentences: pd.DataFrame
+
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """`imgpath` and `report` of the images that have one."""
+        return self.manifest.loc[self.manifest["report"].notna(), ["imgpath", "report"]]
+
+
+def read_openi(
+    root: str | Path,
+    seed: int = 0,
+    images: str = "check",
+    refresh: bool = False,
+    progress: bool = True,
+) -> OpenI:
+    """Open-i's manifest, sentence table and pairs; arguments as for `build_manifest`.
+
+    The reports come without CheXpert labels: `label_sentences` writes them. Where it is not
+    installed, all labels stay blank (NaN), with a warning that says how to install it.
+    """
+    folder = DataFolder("openi", root, "**/*.xml", refresh, progress)
+    table = readers.read_openi(folder)
+    reports = table["report"].dropna().unique()
+    sentences = _labelled([s for report in reports for s in split_report(report, 1)], progress)
+    table = folder.check_images(table[table["file"].notna()], images)
+    if sentences[LABELS].notna().any(axis=None):  # blank ones would make every study No Finding
+        table = label_manifest(table, sentences)
+    table = SPLITTERS["openi"]["stratified"](table, 0, np.random.default_rng(seed))
+    return OpenI(_finished(folder, table, "trust"), sentences)
+
+
+def _labelled(sentences: list[str], progress: bool) -> pd.DataFrame:
+    from .labeller import label_sentences
+
+    try:
+        return label_sentences(sentences, progress)
+    except ImportError as error:
+        warnings.warn(f"Open-i's labels stay blank: {error}", stacklevel=3)
+        table = pd.DataFrame({"Reports": list(dict.fromkeys(sentences))})
+        return table.reindex(columns=["Reports", *LABELS]).astype(dict.fromkeys(LABELS, np.float32))

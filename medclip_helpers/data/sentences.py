@@ -1,0 +1,55 @@
+"""Reports cut into sentences, and the labels that sentences bring to their studies."""
+
+from __future__ import annotations
+
+import re
+
+import nltk
+import numpy as np
+import pandas as pd
+
+from .labels import LABELS, combine_labels
+
+
+def normalize_sentence(sentence: str) -> str:
+    """Lower case, word and punctuation tokens apart, ASCII only: the form `split_report` gives."""
+    tokens = nltk.wordpunct_tokenize(sentence.replace("\ufffd\ufffd", " ").lower())
+    ascii_tokens = (token.encode("ascii", "ignore").decode() for token in tokens)
+    return " ".join(token for token in ascii_tokens if token)
+
+
+def split_report(report: str | None, shortest: int = 5) -> list[str]:
+    """Sentences of at least `shortest` tokens, split and written as by the published code.
+
+    Breaks at ". " and at numbered items; a blank report (None, NaN) has none. Five tokens is the
+    published bound; 1 keeps "mild cardiomegaly .", which matters where a report is labelled.
+    Source: medclip 0.0.3, `ImageTextContrastiveDataset._split_report_into_segment`.
+    """
+    if not isinstance(report, str):
+        return []
+    items = re.split(r"[0-9]+\.+[^0-9]", report.replace("\n", " "))
+    sentences = [normalize_sentence(part) for item in items for part in item.split(". ")]
+    return [sentence for sentence in sentences if len(sentence.split()) >= shortest]
+
+
+def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFrame:
+    """A copy in which rows with a report and without any label have their sentences' labels.
+
+    sentences: labels by sentence (`Reports` and the 14 columns), as `label_sentences` returns; best
+        of all sentences, short ones too (`split_report(report, shortest=1)`).
+    A report none of whose sentences is in the table stays unlabelled.
+    """
+    labels_of = labels_by_sentence(sentences)
+    labels = manifest[LABELS].to_numpy(np.float32, copy=True)
+    for row in np.flatnonzero(np.isnan(labels).all(axis=1)):
+        split = split_report(manifest["report"].iat[row], shortest=1)
+        known = [labels_of[s] for s in split if s in labels_of]
+        if known:
+            labels[row] = combine_labels(np.stack(known))
+    return manifest.assign(**dict(zip(LABELS, labels.T, strict=True)))
+
+
+def labels_by_sentence(sentences: pd.DataFrame) -> dict[str, np.ndarray]:
+    """{normalised sentence: labels (14,)} of a table with `Reports` and the 14 columns."""
+    labels = sentences[LABELS].to_numpy(np.float32)
+    return dict(zip(map(normalize_sentence, sentences["Reports"]), labels, strict=True))

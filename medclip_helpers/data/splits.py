@@ -1,0 +1,169 @@
+"""Which images are test, validation and training, for each data set and recipe.
+
+Two recipes where MedCLIP's authors sampled a test set (Wang et al., EMNLP 2022, section 4.1, and
+the `examples/process_*.py` of their repository). Their files of sampled images are not public, so
+that "published" has the published sizes and way of drawing, not the published images.
+
+chexpert-5x200, mimic-5x200 (only images with exactly one of the five findings)
+    stratified  Exclusively positive: one of the five findings present, and no other of the 13
+                present or uncertain. One frontal image a study. Test: 200 a class, one a patient.
+                Train and valid: all such images of the other patients.
+    published   One of the five present and no other of the 13 present; uncertain and blank as
+                absent. Any view, image by image, so that patients may be on both sides. 400
+                images a class, of which one half, drawn from all 2,000 together, is the test (class
+                counts are then uneven) and the other, on which the authors fine-tune, is train.
+                (Their MIMIC script reads NegBio's labels; here CheXpert's are read.)
+rsna
+    stratified  Test: 1,769 of each class. Train and valid: all other images.
+    published   Test: as above. Train: the other pneumonias and as many other images, 8,486 in all.
+                Our reading of "balanced"; the authors' script draws 30 % of all images instead.
+covid
+    stratified  Test: 1,500 of each class. Train and valid: all other images of the two classes.
+    published   Test: 3,000 drawn from all COVID images and as many normal ones, without regard to
+                class. Train: all other images of the two classes.
+
+The other data sets have one recipe:
+
+chexpert    Test: valid.csv, read by three radiologists. Train and valid: train.csv, by patient.
+mimic-cxr   The official split.
+openi       70 % train, 10 % valid, 20 % test, by patient.
+demo        Drawings, as many as `sizes` says, each with one of the five findings.
+
+`valid` has a tenth of the patients that are not in the test. To pretrain on what a sampled test
+leaves: `rest = chexpert[~chexpert["subject_id"].isin(test["subject_id"])]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from ..constants import CHEXPERT_COMPETITION
+from .folders import DATASETS
+from .labels import LABELS, PRESENT, UNCERTAIN
+
+SPLITS = ("train", "valid", "test")
+# Images of each class in a sampled test, as published.
+TEST_PER_CLASS = {"chexpert-5x200": 200, "mimic-5x200": 200, "rsna": 1769, "covid": 1500}
+VALID_SHARE = 0.1  # of the patients that are not in the test
+OPENI_TEST_SHARE = 0.2  # of the patients
+_FIVE = list(CHEXPERT_COMPETITION)
+_FINDINGS = [label for label in LABELS if label != "No Finding"]
+
+
+def _drawn_patients(subjects: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
+    """True in the rows of a drawn share of the patients."""
+    patients = np.unique(subjects.astype(str))
+    return subjects.isin(rng.choice(patients, round(share * len(patients)), replace=False))
+
+
+def _drawn_rows(
+    classes: pd.Series, names: Sequence[str], count: int, rng: np.random.Generator
+) -> pd.Index:
+    """The index of `count` rows of each class in `names`; `classes` has no other."""
+    for name, found in classes.value_counts().reindex(names, fill_value=0).items():
+        if found < count:
+            raise ValueError(
+                f"{found} images to draw {name!r} from, expected at least {count}: see whether the "
+                "folder is whole, or set test_per_class"
+            )
+    return classes.groupby(classes).sample(count, random_state=rng).index
+
+
+def _held_out(table: pd.DataFrame, test: pd.Index, rng: np.random.Generator) -> pd.DataFrame:
+    """Rows `test` are the test and all that is kept of their patients; the rest train and valid."""
+    table = table.assign(split="train")
+    table.loc[test, "split"] = "test"
+    known = table["subject_id"].isin(table.loc[test, "subject_id"])
+    table = table[~known | (table["split"] == "test")]
+    return _with_valid(table, rng)
+
+
+def _with_valid(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """A tenth of the patients in train becomes valid."""
+    train = table.loc[table["split"] == "train", "subject_id"]
+    drawn = _drawn_patients(train, VALID_SHARE, rng)
+    table = table.copy()
+    table.loc[drawn.index[drawn], "split"] = "valid"
+    return table
+
+
+def _split_chexpert(table: pd.DataFrame, _, rng: np.random.Generator) -> pd.DataFrame:
+    return _with_valid(table.replace({"split": {"valid": "test"}}), rng)
+
+
+def _split_openi(table: pd.DataFrame, _, rng: np.random.Generator) -> pd.DataFrame:
+    test = _drawn_patients(table["subject_id"], OPENI_TEST_SHARE, rng)
+    return _held_out(table, table.index[test], rng)
+
+
+def _exclusive_finding(table: pd.DataFrame, uncertain: bool) -> pd.Series:
+    """The one of the five that is present alone, for the rows that have one.
+
+    uncertain: whether other findings may be.
+    """
+    present = table[_FINDINGS] == PRESENT
+    alone = (present.sum(axis=1) == 1) & present[_FIVE].any(axis=1)
+    if not uncertain:
+        alone &= ~(table[_FINDINGS] == UNCERTAIN).any(axis=1)
+    return present.loc[alone, _FIVE].idxmax(axis=1)
+
+
+def _stratified_5x200(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    finding = _exclusive_finding(table, uncertain=False)
+    table = table.loc[finding.index]
+    table = table[table["frontal"]].drop_duplicates("study")
+    one_each = table.sample(frac=1, random_state=rng).drop_duplicates("subject_id").index
+    return _held_out(table, _drawn_rows(finding[one_each], _FIVE, count, rng), rng)
+
+
+def _published_5x200(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    pool = _drawn_rows(_exclusive_finding(table, uncertain=True), _FIVE, 2 * count, rng)
+    table = table.loc[pool.sort_values()].assign(split="train")
+    table.loc[table.sample(frac=0.5, random_state=rng).index, "split"] = "test"
+    return table.assign(**(table[LABELS] == PRESENT).astype(np.float32))
+
+
+def _drawn_of_pair(
+    name: str, table: pd.DataFrame, count: int | None, rng: np.random.Generator
+) -> pd.Index:
+    """The index of `count` rows of each class; None: as many as there are of the positive one."""
+    names = list(DATASETS[name].classes)
+    if count is None:
+        count = int(table[names[1]].sum())
+    return _drawn_rows(table[names].idxmax(axis=1), names, count, rng)
+
+
+def _stratified_pair(
+    name: str, table: pd.DataFrame, count: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    return _held_out(table, _drawn_of_pair(name, table, count, rng), rng)
+
+
+def _published_rsna(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    table = table.loc[_drawn_of_pair("rsna", table, None, rng).sort_values()].assign(split="train")
+    table.loc[_drawn_of_pair("rsna", table, count, rng), "split"] = "test"
+    return table
+
+
+def _published_covid(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
+    pool = table.loc[_drawn_of_pair("covid", table, None, rng)]
+    table = table.assign(split="train")
+    table.loc[pool.sample(2 * count, random_state=rng).index, "split"] = "test"
+    return table
+
+
+_5X200 = {"stratified": _stratified_5x200, "published": _published_5x200}
+# Data set and recipe -> (table, images a class in the test, generator) -> table with `split`.
+SPLITTERS: dict[str, dict[str, Callable]] = {
+    "chexpert": {"stratified": _split_chexpert},
+    "chexpert-5x200": _5X200,
+    "mimic-cxr": {"stratified": lambda table, count, rng: table},  # read with its own split
+    "mimic-5x200": _5X200,
+    "openi": {"stratified": _split_openi},
+    "rsna": {"stratified": partial(_stratified_pair, "rsna"), "published": _published_rsna},
+    "covid": {"stratified": partial(_stratified_pair, "covid"), "published": _published_covid},
+}

@@ -1,0 +1,262 @@
+"""Scores into figures, each with a bootstrap interval: classification, retrieval, calibration.
+
+Pure functions of arrays. The figures themselves are scikit-learn's; what is here is the bootstrap,
+which computes them from resampling counts: sorted once, 1,000 resamples cost a few seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+MODES = ("multiclass", "binary", "multilabel")
+AVERAGE = "average"  # the row over classes
+_BLOCK = 2**20  # resampling counts in memory at once
+# Computes statistics, (resamples, statistics), from counts, (resamples, images).
+CountStatistic = Callable[[np.ndarray], np.ndarray]
+
+
+def bootstrap(
+    statistic: CountStatistic,
+    images: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: Sequence | None = None,
+) -> np.ndarray:
+    """Statistics of resamples with replacement, (resamples, statistics).
+
+    statistic: counts, how often each image was drawn, (block of resamples, images) float32 ->
+        (block, statistics).
+    groups: (images,), e.g. patient numbers: groups are drawn instead of images, which is right
+        where the images of one patient resemble each other.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+    _, member = np.unique(np.arange(images) if groups is None else groups, return_inverse=True)
+    if len(member) != images:
+        raise ValueError(f"groups has {len(member)} entries, expected one for each of {images}")
+    units = member.max() + 1
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK // units)
+    parts = []
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
+        counts = counts.astype(np.float32)
+        parts.append(statistic(counts if groups is None else counts[:, member]))
+    return np.concatenate(parts)
+
+
+def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end for each column of `samples`; a resample without a value is passed over.
+
+    NaN where no resample has a value. An observed 0 or 1 gives an interval of no width: the
+    bootstrap cannot see what it never drew.
+    """
+    ends = np.full((2, samples.shape[1]), np.nan)
+    known = ~np.isnan(samples).all(axis=0)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    ends[:, known] = np.nanquantile(samples[:, known], tails, axis=0)
+    return ends[0], ends[1]
+
+
+class _Ranked:
+    """AUROC and average precision of one class under any counts, from one sorting."""
+
+    def __init__(self, truth: np.ndarray, scores: np.ndarray):
+        known = np.flatnonzero(np.isin(truth, (0, 1)))
+        order = known[np.argsort(-scores[known], kind="stable")]
+        self.order, self.positive = order, truth[order] == 1
+        # Images of equal score pass a threshold together: only the last of a run is a threshold.
+        self.last = np.flatnonzero(np.diff(scores[order], append=np.nan) != 0)
+
+    def __call__(self, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(resamples, images) -> AUROC (resamples,) and average precision (resamples,)."""
+        drawn = counts[:, self.order]
+        passed = np.cumsum(drawn, axis=1)[:, self.last]
+        hits = np.cumsum(drawn * self.positive, axis=1)[:, self.last]
+        gained = np.diff(hits, axis=1, prepend=0)
+        false = passed - hits
+        positives, negatives = hits[:, -1], false[:, -1]
+        before = np.concatenate([np.zeros_like(false[:, :1]), false[:, :-1]], axis=1)
+        # A positive outranks the negatives not yet passed; one of equal score counts half.
+        outranked = negatives[:, None] - (false + before) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            area = np.einsum("rt,rt->r", gained, outranked, dtype=np.float64)
+            area = area / (positives.astype(np.float64) * negatives)
+            precision = np.where(passed > 0, hits / passed, 0)
+            average = np.einsum("rt,rt->r", gained, precision, dtype=np.float64) / positives
+        return area, average
+
+
+def _ranking(classes: list[_Ranked], counts: np.ndarray) -> np.ndarray:
+    """AUROC of each class and their mean, then average precision likewise."""
+    if not classes:
+        return np.empty((len(counts), 0))
+    by_metric = np.stack([ranked(counts) for ranked in classes], axis=2)  # metric, resample, class
+    return np.concatenate([_with_mean(values) for values in by_metric], axis=1)
+
+
+def _with_mean(values: np.ndarray) -> np.ndarray:
+    """Adds the mean over the classes that have a value."""
+    known = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+    return np.concatenate([values, mean[:, None]], axis=1)
+
+
+def _decided(
+    truth: np.ndarray, predicted: np.ndarray, exclusive: bool, counts: np.ndarray
+) -> np.ndarray:
+    """Accuracy, then precision, recall and F1 of each class, each followed by its mean.
+
+    truth, predicted: (images, classes) of 0 and 1; NaN in truth for what is not known.
+    exclusive: one class an image; accuracy then counts images, otherwise known image-class pairs.
+    """
+    known = ~np.isnan(truth)
+    positive, called = (truth == 1).astype(np.float32), (predicted * known).astype(np.float32)
+    total = (counts @ known.astype(np.float32)).astype(np.float64)
+    right = (counts @ ((truth == predicted) & known).astype(np.float32)).astype(np.float64)
+    hits, present, said = (
+        (counts @ column).astype(np.float64) for column in (positive * called, positive, called)
+    )
+    if exclusive:
+        right, total = hits, total[:, :1]
+    accuracy = right.sum(axis=1) / total.sum(axis=1)
+    parts = [accuracy[:, None]]
+    # Zero where nothing is called or present, as scikit-learn has it.
+    for amount, of in ((hits, said), (hits, present), (2 * hits, said + present)):
+        parts.append(_with_mean(np.divide(amount, of, out=np.zeros_like(hits), where=of > 0)))
+    return np.concatenate(parts, axis=1)
+
+
+def _checked(labels, scores, class_names, mode) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Labels as (images, classes) of 1, 0 and NaN, scores (images, columns), class names."""
+    labels, scores = np.asarray(labels, float), np.asarray(scores, float)
+    names = list(class_names)
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, expected one of {MODES}")
+    if mode == "binary" and len(names) != 2:
+        raise ValueError(f"binary needs two class names (negative, positive), got {names}")
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    columns = {len(names), 1} if mode == "binary" else {len(names)}
+    if scores.ndim != 2 or scores.shape[1] not in columns or len(scores) != len(labels):
+        raise ValueError(
+            f"scores have shape {scores.shape}, expected ({len(labels)} images, "
+            f"{' or '.join(map(str, sorted(columns)))} columns)"
+        )
+    if not len(scores) or not np.isfinite(scores).all():
+        raise ValueError("scores are empty or not finite: expected a number for each image")
+    allowed = (1, 0, -1) if mode == "multilabel" else range(len(names))
+    shape = scores.shape if mode == "multilabel" else (len(scores),)
+    if labels.shape != shape:
+        raise ValueError(f"labels have shape {labels.shape}, expected {shape} for {mode}")
+    wrong = ~np.isin(labels, list(allowed)) & ~(np.isnan(labels) & (mode == "multilabel"))
+    if wrong.any():
+        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"labels{list(place)} is {labels[place]}, expected one of {list(allowed)}")
+    if mode == "multilabel":
+        return np.where(labels == -1, np.nan, labels), scores, names
+    return (labels[:, None] == np.arange(len(names))).astype(float), scores, names
+
+
+def evaluate_classification(
+    labels,
+    scores,
+    class_names: Sequence[str],
+    mode: str = "multiclass",
+    *,
+    threshold: float | Sequence[float] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    groups: Sequence | None = None,
+) -> pd.DataFrame:
+    """Every figure of a classification with its bootstrap interval.
+
+    mode, labels, scores:
+        "multiclass": (images,) class numbers; (images, classes). The highest score is the answer.
+        "binary": (images,) 0 or 1; (images, 2), of which the higher is the answer, or one column
+            for the second class.
+        "multilabel": (images, classes) of 1, 0, -1 and NaN, of which only 1 and 0 are counted;
+            (images, classes).
+    class_names: of the columns; for binary (negative, positive).
+    threshold: scores above it (one for all classes, or one a class) say yes. A single column and
+        several labels need it for accuracy, precision, recall and F1, which are left out without
+        it: no threshold is made up. (At a sigmoid's 0.5, the published choice, a scaled cosine is
+        nearly always a yes.)
+    groups: see `bootstrap`.
+
+    AUROC and average precision are of one class against the rest, by that class's own column as it
+    stands; binary: of the positive class, by the difference of two columns.
+
+    Returns rows with `metric`, `class` (a name, or "average" over classes), `value`, `low`, `high`
+    (ends of the interval) and `images` that count. Raises ValueError naming what does not fit.
+    """
+    truth, scores, names = _checked(labels, scores, class_names, mode)
+    ranked_names = names
+    ranked_truth, ranked_scores = truth, scores
+    if mode == "binary":
+        ranked_names, ranked_truth = names[1:], truth[:, 1:]
+        if scores.shape[1] == 2:
+            ranked_scores = scores[:, 1:] - scores[:, :1]
+    predicted = predict(scores, mode, threshold)
+    rows, statistics = [], []
+    if predicted is not None:
+        decided = partial(_decided, truth, predicted, mode != "multilabel")
+        statistics.append(decided)
+        rows.append(("accuracy", AVERAGE))
+        rows += [(m, c) for m in ("precision", "recall", "f1") for c in (*names, AVERAGE)]
+    both = [i for i in range(len(ranked_names)) if {0.0, 1.0} <= set(ranked_truth[:, i])]
+    statistics.append(
+        partial(_ranking, [_Ranked(ranked_truth[:, i], ranked_scores[:, i]) for i in both])
+    )
+    of_classes = (*(ranked_names[i] for i in both), AVERAGE) if both else ()
+    rows += [(m, c) for m in ("auroc", "average_precision") for c in of_classes]
+
+    def statistic(counts: np.ndarray) -> np.ndarray:
+        return np.concatenate([part(counts) for part in statistics], axis=1)
+
+    table = pd.DataFrame(rows, columns=["metric", "class"])
+    table["value"] = statistic(np.ones((1, len(truth)), np.float32))[0]
+    samples = bootstrap(statistic, len(truth), resamples=resamples, seed=seed, groups=groups)
+    table["low"], table["high"] = percentile_interval(samples, level)
+    known = dict(zip(names, (~np.isnan(truth)).sum(axis=0).tolist(), strict=True))
+    table["images"] = [known.get(name, len(truth)) for name in table["class"]]
+    return table
+
+
+def predict(
+    scores: np.ndarray, mode: str = "multiclass", threshold: float | Sequence[float] | None = None
+) -> np.ndarray | None:
+    """Yes (1) or no (0) for each image and class, (images, classes).
+
+    Several exclusive classes: the highest score, the first of equal ones. A single column (binary)
+    or several labels: scores above `threshold`, and None where that is not given.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim == 1:
+        scores = scores[:, None]
+    if mode == "multiclass" or (mode == "binary" and scores.shape[1] == 2):
+        if threshold is not None:
+            raise ValueError(f"threshold is {threshold}, but the highest of several scores decides")
+        return np.eye(scores.shape[1])[scores.argmax(axis=1)]
+    if threshold is None:
+        return None
+    yes = (scores > np.asarray(threshold)).astype(float)
+    return np.concatenate([1 - yes, yes], axis=1) if mode == "binary" else yes
+
+
+def confusion(labels, scores, class_names: Sequence[str]) -> np.ndarray:
+    """(classes, classes) counts, rows the true class, columns the one with the highest score."""
+    truth, scores, names = _checked(labels, scores, class_names, "multiclass")
+    return metrics.confusion_matrix(
+        truth.argmax(axis=1), scores.argmax(axis=1), labels=range(len(names))
+    )

@@ -1,0 +1,88 @@
+"""Retrieval of texts for images, at k, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from .metrics import bootstrap, percentile_interval
+
+
+def _mean_table(per_image: dict[str, np.ndarray], **resampling) -> pd.DataFrame:
+    """Means of columns (images,) with their intervals; `groups` and others as for `bootstrap`."""
+    values = np.stack(list(per_image.values()), axis=1).astype(np.float32)
+    level = resampling.pop("level", 0.95)
+
+    def mean(counts: np.ndarray) -> np.ndarray:
+        return (counts @ values) / counts.sum(axis=1, keepdims=True)
+
+    low, high = percentile_interval(bootstrap(mean, len(values), **resampling), level)
+    table = pd.DataFrame({"metric": list(per_image), "value": values.mean(axis=0)})
+    return table.assign(low=low, high=high, images=len(values))
+
+
+def _similarity(image_embeds, text_embeds) -> np.ndarray:
+    images, texts = np.asarray(image_embeds, np.float32), np.asarray(text_embeds, np.float32)
+    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"embeddings have shapes {images.shape} and {texts.shape}, expected (images, dim) and "
+            "(texts, dim)"
+        )
+    return images @ texts.T
+
+
+def precision_at_k(
+    image_embeds, text_embeds, image_classes, text_classes, ks: Sequence[int] = (1, 2, 5, 10),
+    **resampling,
+) -> pd.DataFrame:  # fmt: skip
+    """How many of an image's k nearest texts are about its finding (paper, section 4.5).
+
+    image_embeds (images, dim), text_embeds (texts, dim): unit length. image_classes (images,),
+    text_classes (texts,): names or numbers. resampling: as for `bootstrap`, and `level`.
+
+    Of texts of equal similarity those of another finding come first, so that a constant scores
+    what it deserves. Rows `P@k` with `value`, `low`, `high`, `images`.
+    """
+    similarity = _similarity(image_embeds, text_embeds)
+    relevant = np.asarray(image_classes)[:, None] == np.asarray(text_classes)[None]
+    _check_pairing(relevant.shape, similarity.shape, "classes")
+    if max(ks) > similarity.shape[1]:
+        raise ValueError(f"k is {max(ks)}, expected at most the {similarity.shape[1]} texts")
+    order = np.lexsort((relevant, -similarity), axis=1)[:, : max(ks)]
+    hits = np.take_along_axis(relevant, order, axis=1)
+    return _mean_table({f"P@{k}": hits[:, :k].mean(axis=1) for k in ks}, **resampling)
+
+
+def recall_at_k(
+    image_embeds, text_embeds, image_texts: Sequence[str], texts: Sequence[str],
+    ks: Sequence[int] = (1, 5, 10), **resampling,
+) -> pd.DataFrame:  # fmt: skip
+    """How often an image's own text is among its k nearest, texts of the same words merged.
+
+    image_embeds (images, dim); text_embeds (texts, dim) of `texts`; image_texts: each image's own,
+    one of `texts`. Two reports of the same words are one text: no model could tell them apart.
+
+    A tie is lost. Rows `R@k` with `value`, `low`, `high`, `images`; and `median rank`.
+    """
+    similarity = _similarity(image_embeds, text_embeds)
+    _check_pairing((len(image_texts), len(texts)), similarity.shape, "texts")
+    unique, first = np.unique(np.asarray(texts, dtype=object), return_index=True)
+    place = {text: i for i, text in enumerate(unique)}
+    if unknown := [text for text in image_texts if text not in place]:
+        raise ValueError(f"image_texts holds {unknown[0]!r}, which is not among texts")
+    similarity = similarity[:, first]
+    own = similarity[np.arange(len(similarity)), [place[text] for text in image_texts]]
+    rank = (similarity >= own[:, None]).sum(axis=1)
+    table = _mean_table({f"R@{k}": rank <= k for k in ks}, **resampling)
+    table.loc[len(table)] = ["median rank", float(np.median(rank)), np.nan, np.nan, len(rank)]
+    return table
+
+
+def _check_pairing(given: tuple[int, int], expected: tuple[int, int], what: str) -> None:
+    if given != expected:
+        raise ValueError(
+            f"{what} for {given[0]} images and {given[1]} texts, expected {expected[0]} and "
+            f"{expected[1]}, as many as embeddings"
+        )

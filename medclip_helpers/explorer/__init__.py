@@ -1,0 +1,5 @@
+"""An interactive page inside a notebook: radiographs against texts, live."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+from .page import SimilarityExplorer
+
+__all__ = [
+    "SimilarityExplorer",
+]

@@ -1,0 +1,95 @@
+"""What goes into the explorer: presets, sample images, uploads and pairs of texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..constants import CHEXPERT_COMPETITION
+from ..radiographs import find_radiographs, read_radiograph
+
+
+def default_presets() -> dict[str, list[str]]:
+    """Name -> texts: plain sentences, prompts of three data sets, present against absent."""
+    from .. import prompts
+
+    presets = {
+        "CheXpert classes": prompts.generate_chexpert_class_prompts(n=1),
+        "COVID": prompts.generate_covid_class_prompts(n=2),
+        "RSNA pneumonia": prompts.generate_rsna_class_prompts(n=2),
+    }
+    lines = {name: [t for texts in p.values() for t in texts] for name, p in presets.items()}
+    findings = [finding.lower() for finding in CHEXPERT_COMPETITION]
+    plain = [f"There is {finding}." for finding in findings]
+    plain[findings.index("cardiomegaly")] = "The heart is enlarged."
+    plain = {"Five findings": [*plain, "The lungs are clear."]}
+    return (
+        plain
+        | lines
+        | {"Positive against negative": [f"There is {f}. | There is no {f}." for f in findings]}
+    )
+
+
+def demo_images() -> dict[str, object]:
+    """Name -> drawing: one chest phantom for each finding that the demo world knows."""
+    from ..demo import PHANTOM_FINDINGS, draw_phantom
+
+    chosen = {"drawing, no finding": {}} | {
+        f"drawing, {f.lower()}": {f: 0.8} for f in PHANTOM_FINDINGS
+    }
+    return {
+        name: draw_phantom(i, findings).image for i, (name, findings) in enumerate(chosen.items())
+    }
+
+
+def split_pair(line: str) -> tuple[str, str]:
+    """ "present | absent" -> both texts; a line without a bar gets a negative made from it.
+
+    Raises ValueError where there is a bar with nothing on one side.
+    """
+    positive, bar, negative = (part.strip() for part in line.partition("|"))
+    if not positive or (bar and not negative):
+        raise ValueError(f"half of the pair is empty in “{line}”: expected “present | absent”")
+    return positive, negative if bar else _negated(positive)
+
+
+def _negated(text: str) -> str:
+    """A plain negative; the explorer shows it, so that a clumsy one can be replaced."""
+    for pattern, negative in (
+        (r"(there (?:is|are)) (?:an? )?(.+)", "{} no {}"),
+        (r"(.+? (?:is|are)) (.+)", "{} not {}"),
+    ):
+        if found := re.fullmatch(pattern, text, re.IGNORECASE):
+            return negative.format(*found.groups())
+    return f"no evidence of {text[0].lower()}{text[1:]}"
+
+
+def named_images(images) -> dict[str, object]:
+    """Name -> PIL image, from whatever `SimilarityExplorer` takes as `images`."""
+    if isinstance(images, (str, Path)):
+        images = find_radiographs(images)
+    if not isinstance(images, Mapping):
+        named = {}
+        for i, image in enumerate(images, 1):
+            name = Path(image).name if isinstance(image, (str, Path)) else f"image {i}"
+            named[free_name(name, named)] = image
+        images = named
+    if not images:
+        raise ValueError("images is empty: expected at least one radiograph")
+    return {str(name): read_radiograph(image) for name, image in images.items()}
+
+
+def free_name(name: str, taken) -> str:
+    """`name`, with a number where another image has it already."""
+    number, free = 2, name
+    while free in taken:
+        free, number = f"{name} ({number})", number + 1
+    return free
+
+
+def uploaded_files(value) -> list[tuple[str, bytes]]:
+    """(name, content) of a FileUpload's value: a dict in ipywidgets 7, a tuple in 8."""
+    if isinstance(value, Mapping):
+        return [(name, bytes(file["content"])) for name, file in value.items()]
+    return [(file["name"], bytes(file["content"])) for file in value]

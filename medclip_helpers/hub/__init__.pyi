@@ -1,0 +1,24 @@
+from .download import DownloadError
+from .files import read_settings, whole_file, write_text
+from .filling import fill_weights
+from .formats import FORMAT, check_format
+from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
+from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
+
+__all__ = [
+    "Checkpoint",
+    "DownloadError",
+    "FORMAT",
+    "PUBLISHED",
+    "cache_folder",
+    "check_format",
+    "fetch_weights",
+    "fill_weights",
+    "load_tokenizer",
+    "read_checkpoint",
+    "read_settings",
+    "read_state_dict",
+    "whole_file",
+    "write_safetensors",
+    "write_text",
+]

@@ -1,0 +1,58 @@
+"""Fill a module with the tensors of a checkpoint, strictly: one that found no place is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ..constants import PUBLISHED_NOTE
+from .names import DROPPED
+from .weights import Checkpoint, read_checkpoint
+
+
+def fill_weights(
+    module: nn.Module, source: Checkpoint | str | Path, assign: bool = False
+) -> nn.Module:
+    """Give `module` the tensors of a checkpoint, in place, and return it in eval mode.
+
+    source: what `read_checkpoint` returns, or reads.
+    assign: make the tensors the module's own instead of copying them; what it had may then lie on
+        the meta device.
+
+    `module.note` becomes what is known of the weights. Raises ValueError that lists every tensor
+    missing, left over or of another shape or kind; the module then is as it was.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
+    expected = {n: t for n, t in module.state_dict().items() if not DROPPED.search(n)}
+    if problems := _misfits(checkpoint.state_dict, expected):
+        kind = f" It is a published {checkpoint.published!r} one." if checkpoint.published else ""
+        raise ValueError(
+            f"checkpoint {checkpoint.file} does not fit this {type(module).__name__}.{kind} "
+            f"{len(problems)} tensors differ:\n  " + "\n  ".join(problems)
+        )
+    tensors = {n: tensor.to(expected[n].dtype) for n, tensor in checkpoint.state_dict.items()}
+    # Compared above, and not by strict=True, which fills what fits before it complains.
+    module.load_state_dict(tensors, strict=False, assign=assign)
+    for part in module.modules():  # buffers that no checkpoint holds, left empty by accelerate
+        if any(buffer.is_meta for buffer in part.buffers(recurse=False)):
+            part.init_non_persistent_buffers()  # timm's
+    if checkpoint.published:
+        module.note = PUBLISHED_NOTE
+    elif checkpoint.config:
+        module.note = checkpoint.config.get("note", module.note)
+    return module.eval()
+
+
+def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What keeps the tensors found from standing for those expected, a line each."""
+    problems = [f"missing: {name}" for name in expected if name not in found]
+    problems += [f"left over: {name}" for name in found if name not in expected]
+    for name in found.keys() & expected.keys():
+        shape, dtype = tuple(expected[name].shape), expected[name].dtype
+        if found[name].shape != shape:
+            problems.append(f"shape of {name}: {tuple(found[name].shape)}, expected {shape}")
+        if found[name].is_floating_point() != dtype.is_floating_point:
+            problems.append(f"type of {name}: {found[name].dtype}, expected {dtype}")
+    return problems

@@ -1,0 +1,96 @@
+"""From a name to a model and its processor."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+
+from .demo import CHECKPOINT_FOLDER
+from .hub import PUBLISHED, DownloadError, fetch_weights, fill_weights, read_checkpoint
+from .model import MedCLIPModel, MedCLIPVisionModel, MedCLIPVisionModelViT
+from .processor import MedCLIPProcessor
+
+PUBLISHED_ENCODERS = {"vit": MedCLIPVisionModelViT, "resnet": MedCLIPVisionModel}
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU for "auto"; anything else is taken as it is."""
+    if str(device) != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_medclip(
+    name: str | Path = "vit",
+    device: str | torch.device = "auto",
+    *,
+    cache_dir: str | Path | None = None,
+    mirror: str | None = None,
+) -> tuple[MedCLIPModel, MedCLIPProcessor]:
+    """A model in eval mode on `device`, and the processor that belongs to it.
+
+    name: "vit" or "resnet" (published weights, downloaded once), "demo" (small, ships with the
+        package, trained on drawings), "auto" ("vit" where it is cached or reachable, else "demo"
+        with a warning), or a folder or file with weights: a published checkpoint, or what
+        `save_pretrained` wrote.
+    device: "auto" (see `choose_device`), "cpu", "cuda", "cuda:1", "mps", ...
+    cache_dir, mirror: as in `hub.fetch_weights`.
+
+    Raises ValueError for an unknown name or a file that is no MedCLIP checkpoint or not the one
+    that was downloaded, FileNotFoundError for a path without weights, and `hub.DownloadError` where
+    published weights are neither cached nor reachable, within 10 seconds where there is no network.
+
+    >>> model, processor = load_medclip("demo")
+    """
+    place = choose_device(device)
+    checkpoint = read_checkpoint(_find(name, cache_dir, mirror))
+    published = checkpoint.published
+    if published:
+        with init_empty_weights():  # no memory, and no time for random numbers, until they are read
+            model = MedCLIPModel(PUBLISHED_ENCODERS[published])
+    elif checkpoint.config:
+        model = MedCLIPModel.from_config(checkpoint.config)
+    else:
+        raise ValueError(
+            f"{checkpoint.file} is no MedCLIP checkpoint: its names are not the published ones, "
+            "and there is no config.json of this package beside it"
+        )
+    # Weights of one's own are copied, for they may be saved over the very file they came from.
+    fill_weights(model, checkpoint, assign=bool(published))
+    processor = MedCLIPProcessor.from_pretrained(
+        checkpoint.file.parent, cache_dir=cache_dir, mirror=mirror
+    )
+    return model.to(place).eval(), processor
+
+
+def _find(name: str | Path, cache_dir: str | Path | None, mirror: str | None) -> Path:
+    """Where the weights are that `load_medclip` is asked for; published ones are fetched."""
+    if name == "auto":
+        try:
+            return fetch_weights("vit", cache_dir, mirror)
+        except DownloadError as error:
+            reason = str(error).splitlines()[0].removesuffix(". Tried:")
+            warnings.warn(
+                f"published weights are not at hand ({reason}): using the demo model, "
+                "which was trained on drawings",
+                stacklevel=3,
+            )
+            return CHECKPOINT_FOLDER
+    if name == "demo":
+        return CHECKPOINT_FOLDER
+    if name in PUBLISHED:
+        return fetch_weights(str(name), cache_dir, mirror)
+    source = Path(name or "").expanduser()
+    if name and source.exists():
+        return source
+    if isinstance(name, Path) or len(source.parts) > 1 or source.suffix:
+        raise FileNotFoundError(f"no folder or file with weights at {name}")
+    raise ValueError(
+        f"unknown model {name!r}: expected 'vit', 'resnet', 'demo', 'auto', "
+        "or a folder or file with weights"
+    )

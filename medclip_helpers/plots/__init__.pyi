@@ -1,0 +1,30 @@
+from .evaluation import plot_confusion, plot_intervals, plot_reliability, plot_roc
+from .similarities import (
+    plot_class_scores,
+    plot_similarities,
+    plot_similarity_map,
+    plot_similarity_matrix,
+    visualize_image_text_similarity,
+)
+from .style import COLORS, figure_png, new_figure, tidy
+from .training import plot_embedding_map, plot_gallery, plot_targets, plot_training_curve
+
+__all__ = [
+    "COLORS",
+    "figure_png",
+    "new_figure",
+    "plot_class_scores",
+    "plot_confusion",
+    "plot_embedding_map",
+    "plot_gallery",
+    "plot_intervals",
+    "plot_reliability",
+    "plot_roc",
+    "plot_similarities",
+    "plot_similarity_map",
+    "plot_similarity_matrix",
+    "plot_targets",
+    "plot_training_curve",
+    "tidy",
+    "visualize_image_text_similarity",
+]

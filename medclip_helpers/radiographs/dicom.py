@@ -1,0 +1,116 @@
+"""Read DICOM files through pydicom, as a viewer shows them; radiograph.py makes images of that."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.encaps import get_frame
+from pydicom.filereader import read_dataset
+from pydicom.pixels import (
+    apply_color_lut,
+    apply_modality_lut,
+    apply_voi_lut,
+    get_decoder,
+    pixel_array,
+)
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+from .pixels import check_size
+
+# Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
+BLANKABLE = (
+    "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
+)  # fmt: skip
+# Markers that begin a JPEG frame header, and JPEG-LS's.
+JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
+
+
+def read_dicom(file, name: str) -> np.ndarray:
+    """The first frame of an open file as a viewer shows it: (height, width), or with 3 channels.
+
+    Raises ValueError, or whatever pydicom and its decoders raise for a damaged file.
+    """
+    _refuse_inflation(file)
+    dataset = pydicom.dcmread(file)
+    for tag in BLANKABLE:
+        if tag in dataset and dataset[tag].is_empty:
+            del dataset[tag]
+    _check_pixels(dataset)
+    frames = int(dataset.get("NumberOfFrames", 1))
+    if frames > 1:
+        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=5)
+    pixels = pixel_array(dataset, index=0)
+    meaning = dataset.get("PhotometricInterpretation")
+    if meaning == "PALETTE COLOR":
+        pixels = apply_color_lut(pixels, dataset)
+    elif pixels.ndim == 2:
+        pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+        if meaning == "MONOCHROME1":
+            top = 255 if pixels.dtype == np.uint8 else pixels.max()
+            pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
+    return pixels
+
+
+def _check_pixels(dataset) -> None:
+    """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
+    kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+    if not any(dataset.get(kind) for kind in kinds):  # one without bytes holds none
+        modality = dataset.get("Modality") or "unknown"
+        raise ValueError(f"the DICOM file holds no image (modality {modality})")
+    size = int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)
+    check_size(*size)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_compressed or syntax.is_deflated:
+        return
+    try:
+        available = get_decoder(syntax).is_available
+    except NotImplementedError:
+        raise ValueError(f"no decoder is known for its transfer syntax, {syntax.name}") from None
+    if not available:
+        raise ValueError(
+            f"no decoder is installed for its transfer syntax, {syntax.name}: "
+            'pip install "medclip-helpers[dicom]"'
+        )
+    if syntax != RLELossless:
+        frames = int(dataset.get("NumberOfFrames", 1))
+        coded = _coded_size(get_frame(dataset.PixelData, 0, number_of_frames=frames))
+        if coded != size:
+            raise ValueError(f"{size} columns and rows, but its frame is coded as {coded}")
+
+
+def _coded_size(frame: bytes) -> tuple[int, int]:
+    """(width, height) that a JPEG, JPEG-LS or JPEG 2000 stream claims; ValueError if it does not.
+
+    Decoders believe it, and take gigabytes and minutes where it is wrong.
+    Source: ITU-T T.81 B.2.2, T.87 C.2.2 and T.800 A.5.1.
+    """
+    siz = frame.find(b"\xff\x4f\xff\x51")
+    if siz >= 0:  # the grid's far and near corner
+        right, bottom, left, top = struct.unpack_from(">4I", frame, siz + 8)
+        return right - left, bottom - top
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        marker = frame[at + 1]
+        if marker in JPEG_FRAME_HEADERS:
+            height, width = struct.unpack_from(">2H", frame, at + 5)
+            return width, height
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    raise ValueError("its compressed frame has no header that tells its size")
+
+
+def _refuse_inflation(file) -> None:
+    """Stop a deflated DICOM file that would not fit in memory: pydicom inflates without bound."""
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        limit = 4 * (Image.MAX_IMAGE_PIXELS or 0)  # bytes: RGBA or 32 bits a pixel
+        inflator = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflator.decompress(file.read(), limit)
+        if limit and inflator.unconsumed_tail:
+            raise ValueError(f"deflated data of more than {limit / 1e6:.0f} MB")
+    file.seek(0)

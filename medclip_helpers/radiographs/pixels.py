@@ -1,0 +1,135 @@
+"""From pictures and arrays of any kind to 8-bit grey."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+MIN_SIDE = 4  # pixels; less is an icon or a mistake
+MAX_ASPECT = 8  # a strip is no radiograph, and the processor pads every image to a square
+# A picture counts as coloured if over a tenth of it differs by this much from its own tint.
+COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
+
+
+def to_square(image: Image.Image, least: int = 0) -> Image.Image:
+    """The image (mode "L") centred on a black square of `least` pixels a side, or more."""
+    side = max(least, *image.size)
+    square = Image.new("L", (side, side))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def check_size(width: int, height: int) -> None:
+    """ValueError for a size in pixels that no radiograph has; ask before decoding."""
+    size, limit = f"{width} x {height} pixels", Image.MAX_IMAGE_PIXELS
+    short, long = sorted((width, height))
+    if short < MIN_SIDE:
+        raise ValueError(f"{size}, expected {MIN_SIDE} or more a side")
+    if long > MAX_ASPECT * short:
+        raise ValueError(f"{size} are a strip, not a radiograph")
+    if limit and width * height > limit:
+        raise ValueError(
+            f"{size}, expected at most {limit / 1e6:.0f} million (PIL.Image.MAX_IMAGE_PIXELS)"
+        )
+
+
+def from_picture(picture: Image.Image, name: str) -> Image.Image:
+    check_size(*picture.size)  # Pillow only warns of up to twice as many pixels
+    # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
+    tags = getattr(picture, "tag_v2", {})
+    inverted = picture.mode.startswith("I") and tags.get(262) == 0
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        values = np.asarray(picture)
+        return from_array(values.max() - values if inverted else values, name)
+    return _grey(picture, name)
+
+
+def _grey(picture: Image.Image, name: str) -> Image.Image:
+    if picture.mode == "L":
+        return picture.copy()
+    # An alpha channel would leave whatever colour stands under it: put the image on black.
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
+    picture = picture.convert("RGB")
+    if _is_coloured(picture):
+        warnings.warn(
+            f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
+            "is nonsense, however sure it sounds",
+            stacklevel=6,
+        )
+    return picture.convert("L")
+
+
+def _is_coloured(picture: Image.Image) -> bool:
+    """Whether colours (mode "RGB") differ between places that are equally bright.
+
+    A tinted film has one colour for each brightness; in a photograph things have their own.
+    """
+    small = picture.resize((64, 64), Image.Resampling.BOX).convert("YCbCr")
+    bright, *chroma = np.asarray(small, np.float64).reshape(-1, 3).T
+    tint = np.vander(bright / 255, 3)
+    distance = 0
+    for values in chroma:
+        distance += (values - tint @ np.linalg.lstsq(tint, values, rcond=None)[0]) ** 2
+    return bool((distance > COLOUR_DISTANCE**2).mean() > COLOUR_SHARE)
+
+
+def from_array(array: np.ndarray, name: str, channels_first: bool = False) -> Image.Image:
+    values = array
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3:
+        first, last = values.shape[0] in (1, 3, 4), values.shape[2] in (1, 3, 4)
+        values = values.transpose(1, 2, 0) if first and (channels_first or not last) else values
+        values = values[..., 0] if values.shape[2] == 1 else values
+    number = values.dtype.kind in "buif"
+    if not number or not (values.ndim == 2 or values.ndim == 3 and values.shape[2] in (3, 4)):
+        raise ValueError(
+            "expected numbers (height, width), with 1, 3 or 4 channels in front or behind, "
+            f"got shape {array.shape} of {array.dtype}"
+        )
+    check_size(values.shape[1], values.shape[0])
+    return _grey(Image.fromarray(np.ascontiguousarray(_to_8_bit(values))), name)
+
+
+def _to_8_bit(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.ndim == 3 and array.shape[2] == 4:  # alpha has a scale of its own
+        colour, alpha = array[..., :3], array[..., 3]
+        return np.dstack([_scaled(colour), _scaled(alpha, _opaque(alpha))])
+    return _scaled(array)
+
+
+def _opaque(alpha: np.ndarray) -> int:
+    """The value of full opacity: 1, 255, 65535 or the type's maximum, the first not exceeded.
+
+    The type alone does not tell: arrays of 8-bit pictures are converted to wider integers and to
+    floats, whose alpha then still ends at 255.
+    """
+    most = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 65535
+    high = alpha.max()
+    return min(most, next((top for top in (1, 255, 65535) if high <= top), most))
+
+
+def _scaled(array: np.ndarray, full: int | None = None) -> np.ndarray:
+    """8-bit values of any numbers: by their range, or from 0 to `full`."""
+    values = array.astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):  # NaN is the minimum of whatever holds one
+        raise ValueError("image holds NaN, infinite or too large values")
+    if full:
+        low, high = 0, full
+        values.clip(0, full, out=values)
+    elif array.dtype.kind in "bf" and 0 <= low and high <= 1:
+        low, high = 0, 1
+    # in place: of an image with as many pixels as are allowed, each copy takes 0.7 GB
+    values -= low
+    values /= (high - low) or 1
+    values *= 255
+    return values.round(out=values).astype(np.uint8)

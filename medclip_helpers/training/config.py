@@ -1,0 +1,84 @@
+"""Settings of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+
+
+@dataclass
+class TrainingConfig:
+    """Settings of a run. The defaults are the paper's (section 4.2) and its published script's.
+
+    output_dir: folder for checkpoints and the result; may be on a mounted drive.
+    batch_size: images, and as many texts, in a step, over all processes.
+    epochs: passes over the dataset; max_steps, if given, counts steps instead.
+    learning_rate: highest rate, reached after `warmup_ratio` of the steps, then a cosine to zero.
+    loss: "semantic" (labels as soft targets) or "info_nce" (image i belongs to text i).
+    label_similarity: "cosine", the paper's, or "dot", the published code's.
+    label_temperature: see `semantic_matching_loss`.
+    precision: "float32", "bfloat16", "float16", or "auto": half precision where there is CUDA.
+    seed: of the order of samples and of dropout.
+    num_workers: processes that prepare batches; 0 prepares them in this one.
+    logging_steps: steps that one entry of the loss history averages over.
+    checkpoint_steps: steps between checkpoints, each with an evaluation; None is an epoch.
+    keep_last: checkpoints kept, besides the best by `best_metric`.
+    device: "auto" (CUDA, else MPS, else CPU) or "cpu".
+    """
+
+    output_dir: str = "runs/pretraining"
+    batch_size: int = 100
+    epochs: float = 10
+    max_steps: int | None = None
+    learning_rate: float = 2e-5
+    weight_decay: float = 1e-4
+    warmup_ratio: float = 0.1
+    max_grad_norm: float = 1.0
+    loss: str = "semantic"
+    label_similarity: str = "cosine"
+    label_temperature: float = 1.0
+    precision: str = "auto"
+    seed: int = 0
+    num_workers: int = 0
+    logging_steps: int = 10
+    checkpoint_steps: int | None = None
+    keep_last: int = 2
+    best_metric: str = "zero_shot_accuracy"
+    device: str = "auto"
+    progress: bool = True
+
+    def __post_init__(self):
+        choices = {
+            "loss": ("semantic", "info_nce"),
+            "label_similarity": ("cosine", "dot"),
+            "precision": ("auto", "float32", "bfloat16", "float16"),
+            "device": ("auto", "cpu"),
+        }
+        self.output_dir = os.fspath(self.output_dir)
+        for field in dataclasses.fields(self):
+            _check_type(field.name, getattr(self, field.name), field.type)
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
+        positive = ("batch_size", "epochs", "max_steps", "learning_rate", "label_temperature")
+        for name in (*positive, "logging_steps", "checkpoint_steps", "keep_last"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}, expected a positive number")
+
+    def steps(self, samples: int) -> int:
+        """Steps of the whole run over a dataset of `samples`."""
+        return self.max_steps or max(1, round(self.epochs * samples / self.batch_size))
+
+
+def _check_type(name: str, value, declared: str) -> None:
+    """declared: the annotation of a field of TrainingConfig."""
+    kind, _, rest = declared.partition(" | ")
+    if value is None and rest == "None":
+        return
+    allowed = {"int": int, "float": (int, float), "str": str, "bool": bool}[kind]
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
+        is_text = kind == "float" and isinstance(value, str)
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if is_text else ""
+        raise ValueError(f"{name} is {value!r}, expected {declared}{hint}")

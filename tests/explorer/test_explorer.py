@@ -1,0 +1,430 @@
+"""The explorer with stub embeddings: what each control does to table, picture and message."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import logging
+import re
+import subprocess
+import sys
+import zlib
+from html import unescape
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from medclip_helpers.explorer import SimilarityExplorer
+from medclip_helpers.explorer import page as module
+from medclip_helpers.explorer.inputs import split_pair
+from medclip_helpers.explorer.page import BARS, COSINE, MAP, MATRIX, PAIR, SOFTMAX
+
+PRESETS = {
+    "first": ["There is edema.", "The heart is enlarged."],
+    "pairs": ["edema | no edema", "cardiomegaly | normal heart"],
+}
+DEFECTS = {"explode": "no such thing", "inject": "<script>"}  # text -> what is raised
+DARK, LIGHT = np.full((40, 30), 20, np.uint8), np.full((30, 40), 230, np.uint8)
+
+
+def unit(key: bytes) -> np.ndarray:
+    vector = np.random.default_rng(zlib.crc32(key)).normal(size=6)
+    return vector / np.linalg.norm(vector)
+
+
+class Stub:
+    """Embeddings that depend on the image and text alone; remembers what it was asked for."""
+
+    temperature = 0.1
+    note = "a stub"
+
+    def __init__(self):
+        self.asked: list[list] = []
+
+    def images(self, images):
+        self.asked.append(["image"] * len(images))
+        return np.stack([unit(np.asarray(image).tobytes()) for image in images])
+
+    def texts(self, texts):
+        self.asked.append(list(texts))
+        for text in texts:
+            if len(text) > 200:
+                raise ValueError(f"text of {len(text)} characters, expected at most 200")
+            if text in DEFECTS:
+                raise RuntimeError(DEFECTS[text])
+        return np.stack([unit(text.encode()) for text in texts])
+
+    def contributions(self, image, text):
+        self.asked.append([f"map of {text}"])
+        return np.full((7, 7), unit(np.asarray(image).tobytes()) @ unit(text.encode()) / 49)
+
+
+@pytest.fixture
+def stub() -> Stub:
+    return Stub()
+
+
+@pytest.fixture
+def explorer(stub) -> SimilarityExplorer:
+    images = {"dark": DARK, "light": LIGHT}
+    return SimilarityExplorer(embedder=stub, images=images, presets=PRESETS)
+
+
+def message(explorer) -> str:
+    return unescape(re.sub("<[^>]+>", " ", explorer.status.value)).strip()
+
+
+def cosine(image: np.ndarray, text: str) -> float:
+    return float(unit(image.tobytes()) @ unit(text.encode()))
+
+
+def test_first_state(explorer, stub):
+    assert explorer.texts.value.splitlines() == PRESETS["first"]
+    assert explorer.table.columns.tolist() == ["image", "text", "cosine", "score"]
+    assert explorer.table["score"].tolist() == pytest.approx(
+        [cosine(DARK, t) for t in PRESETS["first"]]
+    )
+    assert bytes(explorer.picture.value).startswith(b"\x89PNG")
+    assert "2 texts, drawn in" in message(explorer)
+    assert explorer.temperature.value == stub.temperature and explorer.temperature.disabled
+    assert explorer.map_text.layout.display == "none"
+    assert explorer.figure._supxlabel.get_text() == "a stub"
+
+
+def test_only_what_is_new_is_encoded(explorer, stub):
+    assert stub.asked == [["image"], PRESETS["first"]]
+    stub.asked.clear()
+    explorer.texts.value += "\nNew text."
+    assert stub.asked == [["New text."]]
+    explorer.image.value = "light"
+    assert stub.asked == [["New text."], ["image"]]
+    stub.asked.clear()
+    explorer.image.value = "dark"
+    explorer.texts.value = "New text.\nThere is edema."
+    explorer.score.value = SOFTMAX
+    explorer.view.value = MATRIX
+    assert stub.asked == []
+
+
+def test_every_change_gives_a_new_picture(explorer):
+    pictures = [explorer.picture.value]
+    for control, value in [
+        ("image", "light"), ("texts", "a\nb\nc"), ("score", SOFTMAX), ("temperature", 0.5),
+        ("view", MATRIX), ("score", PAIR), ("view", MAP), ("map_text", "b"), ("preset", "pairs"),
+    ]:  # fmt: skip
+        getattr(explorer, control).value = value
+        assert "drawn in" in message(explorer)
+        pictures.append(explorer.picture.value)
+    assert len(set(pictures)) == len(pictures)
+
+
+def test_softmax_is_over_the_texts_of_an_image(explorer):
+    explorer.score.value = SOFTMAX
+    explorer.view.value = MATRIX
+    explorer.temperature.value = 0.2
+    assert not explorer.temperature.disabled
+    for name, image in (("dark", DARK), ("light", LIGHT)):
+        rows = explorer.table[explorer.table["image"] == name]
+        weights = np.exp(np.array([cosine(image, t) for t in PRESETS["first"]]) / 0.2)
+        assert rows["score"].tolist() == pytest.approx(weights / weights.sum())
+        assert rows["cosine"].tolist() == pytest.approx(
+            [cosine(image, t) for t in PRESETS["first"]]
+        )
+
+
+def test_pair_score_is_the_probability_of_the_positive(explorer):
+    explorer.preset.value = "pairs"
+    explorer.score.value = PAIR
+    table = explorer.table
+    assert table["text"].tolist() == ["edema", "cardiomegaly"]
+    assert table["negative"].tolist() == ["no edema", "normal heart"]
+    difference = (table["cosine"] - table["negative_cosine"]) / explorer.temperature.value
+    assert table["score"].tolist() == pytest.approx(list(1 / (1 + np.exp(-difference))))
+    assert table["negative_cosine"][1] == pytest.approx(cosine(DARK, "normal heart"))
+    assert explorer.map_text.options == ("edema", "cardiomegaly", "no edema", "normal heart")
+
+
+def test_halves_of_pairs_are_texts_of_their_own_for_other_scores(explorer):
+    explorer.preset.value = "pairs"
+    assert explorer.score.value == COSINE
+    assert explorer.table["text"].tolist() == ["edema", "no edema", "cardiomegaly", "normal heart"]
+
+
+@pytest.mark.parametrize(
+    ("line", "pair"),
+    [
+        ("edema | clear lungs", ("edema", "clear lungs")),
+        (
+            "There is a pleural effusion.",
+            ("There is a pleural effusion.", "There is no pleural effusion."),
+        ),
+        ("there are nodules", ("there are nodules", "there are no nodules")),
+        ("The heart is enlarged.", ("The heart is enlarged.", "The heart is not enlarged.")),
+        ("Edema", ("Edema", "no evidence of edema")),
+    ],
+)
+def test_a_negative_is_made_where_none_is_given(line, pair):
+    assert split_pair(line) == pair
+
+
+@pytest.mark.parametrize("line", ["edema |", "| edema", "|"])
+def test_half_a_pair_is_refused(line):
+    with pytest.raises(ValueError, match="half of the pair is empty"):
+        split_pair(line)
+
+
+def test_editing_leaves_the_preset(explorer):
+    explorer.texts.value = "mine"
+    assert explorer.preset.value == module.OWN_TEXTS
+    explorer.preset.value = "first"
+    assert explorer.texts.value.splitlines() == PRESETS["first"]
+    assert explorer.table["text"].tolist() == PRESETS["first"]
+    assert explorer.preset.value == "first"
+
+
+def test_blank_lines_and_repeated_texts_count_once(explorer):
+    explorer.texts.value = "  a \n\n\nb\na\n"
+    assert explorer.table["text"].tolist() == ["a", "b"]
+
+
+def test_map_of_a_text_keeps_the_choice_while_it_exists(explorer, stub):
+    explorer.view.value = MAP
+    assert explorer.map_text.layout.display is None
+    explorer.map_text.value = "The heart is enlarged."
+    explorer.texts.value = "new\nThe heart is enlarged."
+    assert explorer.map_text.value == "The heart is enlarged."
+    assert f"{cosine(DARK, 'The heart is enlarged.'):+.3f}" in explorer.figure.get_suptitle()
+    explorer.texts.value = "new"
+    assert explorer.map_text.value == "new"
+    assert stub.asked.count(["map of The heart is enlarged."]) == 1, "maps are kept too"
+
+
+def test_without_a_map_function_no_map_is_offered(stub):
+    embedder = SimpleNamespace(images=stub.images, texts=stub.texts, temperature=0.07)
+    explorer = SimilarityExplorer(embedder=embedder, images=[DARK], presets=PRESETS)
+    assert explorer.view.options == (BARS, MATRIX)
+
+
+# --- mistakes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "There is no text"),
+        (" \n ", "There is no text"),
+        ("|", "There is no text"),
+        ("x" * 201, "text of 201 characters, expected at most 200"),
+        ("explode", "Unexpected RuntimeError: no such thing"),
+    ],
+)
+def test_unusable_texts_are_named_and_the_result_stands(explorer, text, said, caplog):
+    table, picture = explorer.table, explorer.picture.value
+    with caplog.at_level(logging.ERROR):
+        explorer.texts.value = text
+    assert said in message(explorer) and "shows the last valid result" in message(explorer)
+    assert "role='alert'" in explorer.status.value
+    assert explorer.table is table and explorer.picture.value == picture
+    assert ("RuntimeError" in caplog.text) == (text == "explode"), (
+        "a defect is logged with its traceback"
+    )
+    explorer.texts.value = "fine"
+    assert message(explorer).startswith("1 text, drawn in")
+
+
+def test_messages_are_text_not_markup(explorer):
+    explorer.texts.value = "inject"
+    assert "&lt;script&gt;" in explorer.status.value
+    assert "<script>" not in explorer.status.value
+
+
+def busy_messages(explorer) -> list[str]:
+    said = []
+    explorer.status.observe(lambda change: said.append(message(explorer)), names="value")
+    return said
+
+
+def test_busy_is_shown_while_encoding_only(explorer):
+    said = busy_messages(explorer)
+    explorer.texts.value = "a\nb"
+    assert said[0] == "⏳ encoding 2 texts …" and "drawn in" in said[-1]
+    said.clear()
+    explorer.score.value = SOFTMAX
+    assert not any("⏳" in line for line in said)
+
+
+# --- uploads ----------------------------------------------------------------------------------
+
+
+def png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()
+
+
+def upload(explorer, kind: str, **files: bytes) -> None:
+    """As FileUpload reports it: a dict in ipywidgets 7, a tuple with memoryviews in 8."""
+    if kind == "7":
+        value = {
+            name: {"metadata": {"name": name}, "content": data} for name, data in files.items()
+        }
+    else:
+        value = tuple({"name": name, "content": memoryview(data)} for name, data in files.items())
+    explorer._uploaded({"new": value})
+
+
+@pytest.mark.parametrize("kind", ["7", "8"])
+def test_an_upload_joins_the_images_and_is_chosen(explorer, kind):
+    image = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    upload(explorer, kind, **{"film.png": png(image)})
+    assert explorer.image.options == ("dark", "light", "film.png")
+    assert explorer.image.value == "film.png"
+    assert explorer.table["score"].tolist() == pytest.approx(
+        [cosine(image, t) for t in PRESETS["first"]]
+    )
+    upload(explorer, kind, **{"film.png": png(255 - image)})
+    assert explorer.image.value == "film.png (2)", "another file of that name does not replace it"
+
+
+@pytest.mark.parametrize("kind", ["7", "8"])
+def test_a_broken_file_is_named_and_the_result_stands(explorer, kind):
+    table = explorer.table
+    upload(explorer, kind, **{"broken.png": b"not an image"})
+    assert "broken.png" in message(explorer) and "shows the last valid result" in message(explorer)
+    assert explorer.table is table and explorer.image.options == ("dark", "light")
+
+
+def test_good_files_beside_a_broken_one_are_kept(explorer):
+    upload(explorer, "7", **{"good.png": png(DARK + 1), "broken.dcm": b"\0" * 128 + b"DICM"})
+    assert explorer.image.value == "good.png"
+    assert set(explorer.table["image"]) == {"good.png"}
+    assert "broken.dcm" in message(explorer)
+
+
+def test_the_upload_button_is_connected(explorer):
+    """The value that this ipywidgets' own FileUpload reports."""
+    content = png(DARK + 3)
+    if isinstance(explorer.upload.value, dict):
+        explorer.upload.metadata = [
+            {"name": "a.png", "type": "image/png", "size": 1, "lastModified": 0}
+        ]
+        explorer.upload.data = [content]
+        explorer.upload._counter = 1
+    else:
+        explorer.upload.set_state(
+            {
+                "value": [
+                    {
+                        "name": "a.png",
+                        "type": "image/png",
+                        "size": 1,
+                        "last_modified": 0,
+                        "content": content,
+                    }
+                ]
+            }
+        )
+    assert explorer.image.value == "a.png"
+
+
+# --- display and downloads --------------------------------------------------------------------
+
+
+def test_live_page_and_plain_picture_are_shown_together(explorer):
+    bundle = explorer._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == explorer.page.model_id
+
+
+def test_downloads_are_the_shown_figure_and_numbers(explorer):
+    explorer.view.value = MATRIX
+    links = re.findall(
+        r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', explorer.downloads.value
+    )
+    (figure, kind, picture), (numbers, text, table) = links
+    assert (figure, kind, numbers, text) == (
+        "similarity.png",
+        "image/png",
+        "similarity.csv",
+        "text/csv",
+    )
+    assert base64.b64decode(picture) == explorer.picture.value
+    read = pd.read_csv(io.BytesIO(base64.b64decode(table)))
+    pd.testing.assert_frame_equal(read, explorer.table, check_exact=False)
+    assert len(read) == 4
+
+
+# --- in a kernel ------------------------------------------------------------------------------
+
+
+def test_in_an_event_loop_fast_changes_are_computed_once(stub, monkeypatch):
+    monkeypatch.setattr(module, "TYPING_PAUSE", 1.0)  # longer than a keystroke on a busy machine
+    refresh, computed = SimilarityExplorer.refresh, []
+
+    def counted(explorer):
+        computed.append(explorer.texts.value)
+        refresh(explorer)
+
+    monkeypatch.setattr(SimilarityExplorer, "refresh", counted)
+
+    async def person():
+        explorer = SimilarityExplorer(embedder=stub, images=[DARK], presets=PRESETS)
+        stub.asked.clear()
+        computed.clear()
+        for end in range(1, 6):
+            explorer.texts.value = "edema"[:end]
+            await asyncio.sleep(0.01)
+        assert stub.asked == []
+        await asyncio.sleep(2 * module.TYPING_PAUSE)
+        assert stub.asked == [["edema"]] and computed == ["edema"]
+        assert explorer.table["text"].tolist() == ["edema"]
+        explorer.texts.value = "shown at once"
+        explorer._repr_mimebundle_()
+        assert explorer.table["text"].tolist() == ["shown at once"]
+
+    asyncio.run(person())
+
+
+# --- arguments --------------------------------------------------------------------------------
+
+
+def test_images_come_as_list_folder_or_mapping(stub, tmp_path):
+    for name in ("b.png", "a.png"):
+        Image.fromarray(DARK).save(tmp_path / name)
+    listed = SimilarityExplorer(embedder=stub, images=[DARK, tmp_path / "a.png"], presets=PRESETS)
+    assert listed.image.options == ("image 1", "a.png")
+    folder = SimilarityExplorer(embedder=stub, images=tmp_path, presets=PRESETS)
+    assert folder.image.options == ("a.png", "b.png")
+    with pytest.raises(ValueError, match="images is empty"):
+        SimilarityExplorer(embedder=stub, images=[], presets=PRESETS)
+    with pytest.raises(ValueError, match="a model and its processor, or an embedder"):
+        SimilarityExplorer(images=[DARK])
+
+
+def test_default_presets_and_images_can_be_shown(stub):
+    explorer = SimilarityExplorer(embedder=stub)
+    assert len(explorer.image.options) >= 6
+    for name in explorer.presets:
+        explorer.preset.value = name
+        for score in (COSINE, PAIR):
+            explorer.score.value = score
+            assert "drawn in" in message(explorer), message(explorer)
+    assert list(explorer.presets) == [
+        "Five findings",
+        "CheXpert classes",
+        "COVID",
+        "RSNA pneumonia",
+        "Positive against negative",
+    ]
+    assert any("pneumonia" in text for text in explorer.presets["RSNA pneumonia"])
+    assert all("|" in line for line in explorer.presets["Positive against negative"])
+
+
+def test_the_explorer_itself_needs_no_torch():
+    code = "import sys, medclip_helpers.explorer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

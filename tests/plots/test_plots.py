@@ -1,0 +1,396 @@
+"""Figures: what they show, that nothing in them overlaps or is cut off, and that they display."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from medclip_helpers import plots
+from medclip_helpers.plots import figure_png
+
+NOTE = "Demo model, trained on drawings: not a clinical result."
+IMAGE = np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)
+FINDINGS = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
+TEXTS = [
+    "No acute cardiopulmonary abnormality.",
+    "There is a small left-sided pleural effusion with blunting of the costophrenic angle, which "
+    "is unchanged since the prior examination of the same day, and a second one on the right.",
+    "The heart is enlarged; it cost $ 5 and $ 6.",
+    "Bibasilar_atelectasis_without_a_single_place_at_which_a_line_could_be_broken",
+    "edema",
+]
+INTERVALS = pd.DataFrame(
+    {"value": [0.4, 0.8, 0.9], "low": [0.3, np.nan, 0.85], "high": [0.6, np.nan, 0.91]}
+)
+
+
+def figures() -> dict[str, Figure]:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 5, 60)
+    scores = random.normal(size=(60, 5))
+    probabilities = random.random(200)
+    history = [{"step": i, "loss": 1 / (i + 1)} for i in range(60)]
+    history += [{"step": 10 * i, "zero_shot_accuracy": i / 6} for i in range(6)]
+    embeds = random.normal(size=(20, 8))
+    targets = {"the own text only": np.eye(5), "of the same finding": random.random((5, 5))}
+    many = TEXTS * 4
+    return {
+        "similarities": plots.plot_similarities(
+            IMAGE, TEXTS, [0.3, -0.5, 0.2, 0.0, 0.1], title="a film", note=NOTE
+        ),
+        "twenty similarities": plots.plot_similarities(IMAGE, many, random.normal(size=20)),
+        "one similarity": plots.plot_similarities(IMAGE, TEXTS[:1], [-0.1], note=NOTE),
+        "matrix": plots.plot_similarity_matrix(
+            random.normal(size=(4, 5)), [IMAGE] * 4, TEXTS, labels="diagonal", note=NOTE
+        ),
+        "large matrix": plots.plot_similarity_matrix(
+            random.normal(size=(20, 20)), [IMAGE] * 20, many, note=NOTE
+        ),
+        "class scores": plots.plot_class_scores(
+            IMAGE, {name: random.normal(size=7) for name in [*FINDINGS, TEXTS[1]]}, note=NOTE
+        ),
+        "embedding map": plots.plot_embedding_map(
+            embeds, embeds[:5], [FINDINGS[i % 5] for i in range(20)], FINDINGS, note=NOTE
+        ),
+        "targets": plots.plot_targets(targets, TEXTS, FINDINGS, note=NOTE),
+        "roc": plots.plot_roc(labels, scores, FINDINGS, title="all", note=NOTE),
+        "confusion": plots.plot_confusion(
+            np.arange(25).reshape(5, 5), FINDINGS, title="all", note=NOTE
+        ),
+        "map": plots.plot_similarity_map(IMAGE, random.normal(size=(7, 7)), TEXTS[1], note=NOTE),
+        "training": plots.plot_training_curve(history, title="demo", note=NOTE),
+        "gallery": plots.plot_gallery([IMAGE] * 7, (TEXTS * 2)[:7], title="all", note=NOTE),
+        "reliability": plots.plot_reliability(
+            probabilities > random.random(200), probabilities, note=NOTE
+        ),
+        "intervals": plots.plot_intervals(
+            INTERVALS, TEXTS[:3], single={TEXTS[0]: random.random(20)}, title="accuracies",
+            published={TEXTS[0]: 0.5, TEXTS[2]: 0.9}, chance=0.2, note=NOTE,
+        ),
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Figure]:
+    made = figures()
+    for figure in made.values():
+        FigureCanvasAgg(figure).draw()
+    return made
+
+
+def written(figure: Figure) -> list[Text]:
+    """Every text that is to be seen."""
+    unseen = set()
+    for axes in figure.axes:
+        frame = axes.get_window_extent().padded(2)
+        for axis, low, high in ((axes.xaxis, *frame.intervalx), (axes.yaxis, *frame.intervaly)):
+            if not axes.axison:
+                unseen |= {id(text) for text in axis.findobj(Text)}
+            # Tick labels beyond the limits exist, but are not drawn.
+            for label in axis.get_ticklabels(which="both"):
+                box = label.get_window_extent()
+                middle = (box.x0 + box.x1) / 2 if axis is axes.xaxis else (box.y0 + box.y1) / 2
+                if not low <= middle <= high:
+                    unseen.add(id(label))
+    texts = figure.findobj(Text)
+    return [t for t in texts if t.get_text().strip() and t.get_visible() and id(t) not in unseen]
+
+
+NAMES = list(figures())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_text_overlaps_another_or_is_cut_off(drawn, name):
+    figure = drawn[name]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in written(figure)]
+    assert len(boxes) >= 4
+    for text, box in boxes:
+        inside = (
+            box.x0 > -1
+            and box.y0 > -1
+            and box.x1 < figure.bbox.x1 + 1
+            and box.y1 < figure.bbox.y1 + 1
+        )
+        assert inside, f"{text!r} at {box} leaves the figure {figure.bbox}"
+    for (a, first), (b, second) in itertools.combinations(boxes, 2):
+        across = min(first.x1, second.x1) - max(first.x0, second.x0)
+        down = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert across < 1 or down < 2, f"{a!r} overlaps {b!r}"
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "twenty similarities"])
+def test_the_note_is_on_the_figure(drawn, name):
+    texts = " ".join(" ".join(text.get_text().split()) for text in written(drawn[name]))
+    assert NOTE in texts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paper_is_opaque_and_png_has_the_figures_size(drawn, name):
+    assert drawn[name].get_facecolor() == (1, 1, 1, 1)
+    png = figure_png(drawn[name])
+    assert png.startswith(b"\x89PNG") and len(png) > 3000
+
+
+def test_a_figure_shows_in_a_notebook_without_pyplot():
+    code = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+from medclip_helpers.plotting import plot_targets
+shell = InteractiveShell.instance()
+data, _ = shell.display_formatter.format(plot_targets({"t": [[0.0, 1.0]]}, ["a"], ["b", "c"]))
+assert data["image/png"][:8] == b"\\x89PNG\\r\\n\\x1a\\n", list(data)
+assert "matplotlib.pyplot" not in sys.modules
+"""
+    pytest.importorskip("IPython")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def row_names(figure: Figure) -> list[str]:
+    return [" ".join(t.get_text().split()) for t in figure.axes[1].get_yticklabels()]
+
+
+def test_similarities_are_sorted_and_named_by_their_texts():
+    figure = plots.plot_similarities(IMAGE, ["a", "b", "c $x$"], [0.1, 0.7, -0.001])
+    assert row_names(figure) == ["b", "a", "c $x$"]
+    bars = figure.axes[1].patches
+    assert [bar.get_width() for bar in bars] == [0.7, 0.1, -0.001]
+    assert [bar.get_y() for bar in bars] == sorted(bar.get_y() for bar in bars)
+    bottom, top = figure.axes[1].get_ylim()
+    assert bottom > top, "the best is on top"
+    assert [t.get_text() for t in figure.axes[1].texts] == ["0.70", "0.10", "0.00"]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        IMAGE,
+        Image.fromarray(IMAGE),
+        IMAGE[None].astype(float) / 255,
+        np.repeat(IMAGE[None], 3, axis=0),
+    ],
+    ids=["array", "PIL", "(1, h, w)", "(3, h, w)"],
+)
+def test_images_of_every_kind_are_shown_as_they_are(image):
+    figure = plots.plot_similarities(image, ["a"], [1.0])
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    assert shown.shape == IMAGE.shape
+    # floats are stretched to the full range, which this image has already
+    assert np.abs(shown.astype(int) - IMAGE).max() <= 1
+
+
+def test_tensors_are_arrays_too():
+    torch = pytest.importorskip("torch")
+    scores = torch.tensor([0.2, 0.4], requires_grad=True)
+    figure = plots.plot_similarities(torch.from_numpy(IMAGE)[None], ["a", "b"], scores)
+    assert row_names(figure) == ["b", "a"]
+
+
+def framed(figure: Figure) -> list[tuple[int, int]]:
+    """(column, row) of the frames in a matrix."""
+    return [(round(p.get_x() + 0.46), round(p.get_y() + 0.46)) for p in figure.axes[0].patches]
+
+
+@pytest.mark.parametrize(
+    ("labels", "pairs"),
+    [
+        (None, []),
+        ("diagonal", [(0, 0), (1, 1)]),
+        ([2, -1], [(0, 2)]),
+        ([[True, False, True], [False, True, False]], [(0, 0), (0, 2), (1, 1)]),
+    ],
+)
+def test_matrix_frames_the_pairs_that_belong_together(labels, pairs):
+    values = [[1, 2, 3], [4, 5, 6]]
+    figure = plots.plot_similarity_matrix(values, [IMAGE] * 2, ["a", "b", "c"], labels)
+    assert framed(figure) == pairs
+    assert np.asarray(figure.axes[0].images[0].get_array()).tolist() == [[1, 4], [2, 5], [3, 6]]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+
+
+def test_class_scores_show_every_prompt_and_order_by_the_mean():
+    scores = {"low": [0.1, 0.2], "high": [0.4, 0.6, 0.8], "mid": [0.3]}
+    figure = plots.plot_class_scores(IMAGE, scores)
+    assert row_names(figure) == ["high", "mid", "low"]
+    dots = [c.get_offsets()[:, 0].tolist() for c in figure.axes[1].collections[:3]]
+    assert dots == [[0.4, 0.6, 0.8], [0.3], [0.1, 0.2]]
+    assert [line.get_xdata()[0] for line in figure.axes[1].lines[:3]] == pytest.approx(
+        [0.6, 0.3, 0.15]
+    )
+
+
+def test_pca_keeps_distances_of_a_plane():
+    random = np.random.default_rng(0)
+    plane = random.normal(size=(12, 2)) * [3, 1]
+    basis, _ = np.linalg.qr(random.normal(size=(6, 2)))
+    points = plane @ basis.T + 5
+    figure = plots.plot_embedding_map(points[:8], points[8:], ["a"] * 8, ["a"] * 4)
+    found = np.concatenate([c.get_offsets() for c in figure.axes[0].collections[:2]])
+
+    def distances(x):
+        return np.linalg.norm(x[:, None] - x[None], axis=-1)
+
+    np.testing.assert_allclose(distances(found), distances(plane), atol=1e-9)
+    assert "100%" not in figure.axes[0].get_xlabel() and "variance" in figure.axes[0].get_xlabel()
+
+
+def test_umap_is_offered_or_named_as_missing():
+    points = np.random.default_rng(0).normal(size=(30, 5))
+    arguments = (points[:20], points[20:], ["a"] * 20, ["b"] * 10)
+    try:
+        import umap  # noqa: F401
+    except ImportError:
+        with pytest.raises(ImportError, match="umap-learn"):
+            plots.plot_embedding_map(*arguments, method="umap")
+    else:
+        figure = plots.plot_embedding_map(*arguments, method="umap")
+        assert figure.axes[0].get_xlabel() == "UMAP 1"
+    with pytest.raises(ValueError, match="'tsne'.*'pca' or 'umap'"):
+        plots.plot_embedding_map(*arguments, method="tsne")
+
+
+def test_roc_gives_the_area_and_says_where_there_is_none():
+    labels = [[1, 0, 1], [0, 0, -1], [1, 0, np.nan], [0, 0, 0]]
+    scores = [[0.9, 0.1, 0.2], [0.3, 0.2, 0.9], [0.2, 0.3, 0.9], [0.1, 0.4, 0.1]]
+    figure = plots.plot_roc(labels, scores, ["x", "y", "z"])
+    names = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
+    assert names == ["x: 0.750 (2 of 4)", "y: one kind only, no curve", "z: 1.000 (1 of 2)"]
+
+
+def test_confusion_writes_counts_and_shares():
+    figure = plots.plot_confusion([[3, 1], [0, 0]], ["a", "b"])
+    assert [t.get_text() for t in figure.axes[0].texts] == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
+
+
+def test_map_tells_the_sum_and_covers_the_padded_square():
+    contributions = np.array([[0.1, -0.02], [0.0, 0.2]])
+    figure = plots.plot_similarity_map(IMAGE, contributions, "edema")
+    assert "cosine similarity +0.280" in figure.get_suptitle()
+    radiograph, cells = figure.axes[1].images
+    assert np.asarray(radiograph.get_array()).shape == (64, 64)
+    assert cells.get_extent() == [0, 64, 64, 0]
+    red, _, blue, alpha = np.moveaxis(np.asarray(cells.get_array()), -1, 0)
+    assert red[0, 0] > blue[0, 0] and blue[0, 1] > red[0, 1]
+    assert alpha[1, 0] == 0 and alpha.argmax() == 3
+
+
+def test_training_curve_skips_gaps_and_shows_what_there_is():
+    history = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "zero_shot_accuracy": 0.5},
+        {"step": 3, "loss": 1.0},
+    ]
+    loss, accuracy = plots.plot_training_curve(history).axes
+    assert loss.lines[0].get_xydata().tolist() == [[1, 2], [3, 1]]
+    assert accuracy.lines[0].get_xydata().tolist() == [[2, 0.5]]
+    assert len(plots.plot_training_curve(history[:1]).axes) == 1
+
+
+def test_gallery_shows_every_image():
+    images = [np.full((4, 4), value, np.uint8) for value in (10, 20, 30)]
+    figure = plots.plot_gallery(images, ["a", "b", "c"], columns=2)
+    shown = [int(axes.images[0].get_array()[0, 0]) for axes in figure.axes if axes.images]
+    assert shown == [10, 20, 30]
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", ""]
+
+
+def test_reliability_bins_by_probability():
+    figure = plots.plot_reliability([0, 1, 1, 1], [0.05, 0.05, 0.95, 0.95])
+    observed = figure.axes[0].lines[1].get_xydata()
+    np.testing.assert_allclose(observed, [[0.05, 0.5], [0.95, 1.0]])
+
+
+def test_intervals_end_where_the_table_says():
+    figure = plots.plot_intervals(INTERVALS, ["a", "b", "c"], published={"c": 0.5})
+    (bars,) = figure.axes[0].containers
+    segments = bars.lines[2][0].get_segments()
+    ends = [segment[:, 0].tolist() for segment in segments]
+    np.testing.assert_allclose(ends, [[0.3, 0.6], [0.8, 0.8], [0.85, 0.91]])
+    (diamond,) = figure.axes[0].collections[:1]
+    heights = [segment[0, 1] for segment in segments]
+    np.testing.assert_allclose(diamond.get_offsets(), [[0.5, heights[2]]])
+    assert heights[0] < heights[1]  # the axis points down: the first row is on top
+    assert figure.axes[0].yaxis_inverted()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: plots.plot_similarities(IMAGE, ["a", "b"], [1.0]),
+            r"scores has shape \(1,\), expected \(2,\)",
+        ),
+        (lambda: plots.plot_similarities(IMAGE, [], []), "texts is empty"),
+        (
+            lambda: plots.plot_similarity_matrix([[1.0]], [IMAGE], ["a", "b"]),
+            r"expected \(1, 2\)",
+        ),
+        (
+            lambda: plots.plot_similarity_matrix([[1.0]], [IMAGE], ["a"], "rows"),
+            "'rows'.*'diagonal'",
+        ),
+        (
+            lambda: plots.plot_targets({"x": np.eye(3)}, ["a"], ["b"]),
+            r"targets\['x'\] has shape \(3, 3\)",
+        ),
+        (
+            lambda: plots.plot_intervals(INTERVALS, ["a"]),
+            r"names has shape \(1,\), expected \(3,\)",
+        ),
+        (lambda: plots.plot_training_curve([{"step": 1}]), "'loss'"),
+        (
+            lambda: plots.plot_similarity_map(IMAGE, [0.1], "a"),
+            r"shape \(1,\), expected \(h, w\)",
+        ),
+        (lambda: plots.plot_gallery([IMAGE], ["a", "b"]), "2 titles for 1 images"),
+        (lambda: plots.plot_gallery([]), "images is empty"),
+        (lambda: plots.plot_class_scores(IMAGE, {}), "prompt_scores is empty"),
+    ],
+)
+def test_wrong_shapes_say_what_was_expected(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_thumbnails_stand_on_their_feet():
+    picture = np.zeros((64, 64), np.uint8)
+    picture[:20] = 255
+    figure = plots.plot_similarity_matrix(np.eye(2), [picture, picture], ["a", "b"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    axes, pixels = figure.axes[0], np.asarray(canvas.buffer_rgba())[..., 0]
+    places = axes.transData.transform([(0, -1.4), (0, -0.65)])  # first image: top, bottom
+    assert [pixels[-1 - int(y), int(x)] for x, y in places] == [255, 0]
+
+
+def test_the_documents_chart_end_to_end():
+    torch = pytest.importorskip("torch")
+
+    class Model(torch.nn.Module):
+        note = NOTE
+
+        def encode_image(self, pixel_values):
+            assert not self.training
+            return torch.tensor([[1.0, 0.0]])
+
+        def encode_text(self, input_ids, attention_mask):
+            return torch.tensor([[0.6, 0.8], [0.8, 0.6]])
+
+    def processor(**inputs):
+        assert inputs["text"] == ["a", "b"] and inputs["padding"] is True
+        return dict.fromkeys(["pixel_values", "input_ids", "attention_mask"])
+
+    figure = plots.visualize_image_text_similarity(
+        Model(), processor, Image.fromarray(IMAGE), ["a", "b"]
+    )
+    assert row_names(figure) == ["b", "a"]
+    assert [t.get_text() for t in figure.axes[1].texts] == ["0.80", "0.60"]
+    assert figure._supxlabel.get_text() == NOTE

@@ -1,0 +1,265 @@
+"""Batch runs: planning without a kernel, and small notebooks through real ones."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from medclip_helpers.runs import execution as batch
+from medclip_helpers.runs.report import figures
+
+ROOT = Path(__file__).parents[2]
+FORM = """#@title Parameters
+number = 1  #@param {type: "integer"}
+word = "one"  #@param {type: "string"}
+output_dir = ""  #@param {type: "string"}"""
+CHECK = "from medclip_helpers.notebook import check_parameters, record_result\ncheck_parameters(In)"
+RESULT = 'record_result(output_dir, f"{word} is {number}", double=2 * number)'
+FIGURE = "from PIL import Image\nImage.new('L', (8, 8), 9 * number)"
+
+
+def write_notebook(path: Path, *cells: str, form: str = FORM) -> Path:
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in (form, *cells)]
+    notebook.cells[0].metadata.tags = ["parameters"]
+    nbformat.write(notebook, path)
+    return path
+
+
+def run_batch(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "medclip_helpers.batch", *map(str, arguments)],
+        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )
+
+
+def read_csv(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A function that writes tmp_path/sweep.yaml and gives its path."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text)
+        return path
+
+    write_notebook(tmp_path / "count.ipynb", CHECK, RESULT)
+    return write
+
+
+def test_list_and_grid_combine(sweep):
+    path = sweep(
+        "notebook: count.ipynb\noutput: out\nparameters: {word: x}\n"
+        "runs: [{number: 1}, {number: 2}]\ngrid: {word: [a, b]}"
+    )
+    pairs, output = batch.read_sweep(path)
+    assert output == path.parent / "out"
+    assert [tuple(chosen.values()) for _, chosen in pairs] == [
+        ("a", 1), ("b", 1), ("a", 2), ("b", 2)
+    ]
+    assert len({run.folder for run in batch.plan(pairs, output)}) == 4
+
+
+def test_a_list_of_sweeps(sweep):
+    other = write_notebook(sweep("").parent / "other.ipynb")
+    path = sweep(
+        "- {notebooks: [count.ipynb, other.ipynb]}\n- {notebook: count.ipynb, runs: [{number: 7}]}"
+    )
+    pairs, output = batch.read_sweep(path)
+    assert output == path.parent / "runs" / "sweep"
+    runs = batch.plan(pairs, output)
+    assert [run.folder.name[:7] for run in runs] == ["count", "other", "count-7"]
+    assert runs[1].notebook == other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grid: [", "is not YAML"),
+        ("- 3", "expected a mapping with the keys"),
+        ("notebok: count.ipynb", "expected a mapping with the keys"),
+        ("grid: {number: [1]}", "`notebook` must be a path"),
+        ("{notebook: count.ipynb, grid: {number: 1}}", "`grid` must map each parameter to a list"),
+        ("{notebook: count.ipynb, grid: {number: []}}", "`grid` must map each parameter to a list"),
+        ("{notebook: count.ipynb, runs: {number: 1}}", "`runs` must be a list"),
+        ("{notebook: count.ipynb, parameters: [1]}", "`parameters` must be a mapping"),
+        ("{notebook: count.ipynb, notebooks: [count.ipynb]}", "expected one"),
+        ("[{notebook: count.ipynb, output: a}, {notebook: count.ipynb, output: b}]",
+         r"`output` is \['a', 'b'\]: expected one"),
+        ("[]", "nothing to run"),
+        ("{notebook: gone.ipynb}", "there is no notebook .*gone.ipynb"),
+        ("{notebook: sweep.yaml}", "sweep.yaml is not a notebook"),
+        ("{notebook: count.ipynb, grid: {nmber: [1]}}", "parameter 'nmber'.*\n  number: int"),
+        ("{notebook: count.ipynb, grid: {number: [1, x]}}", "'number' must be int, got str 'x'"),
+        ("{notebook: count.ipynb, parameters: {output_dir: x}}", "output_dir is chosen"),
+    ],
+)
+def test_a_wrong_sweep_is_named_before_anything_runs(sweep, text, message):
+    with pytest.raises(ValueError, match=message):
+        batch.plan(*batch.read_sweep(sweep(text)))
+
+
+def test_two_notebooks_of_one_name_are_refused(tmp_path):
+    (tmp_path / "sub").mkdir()
+    pairs = [(write_notebook(tmp_path / name), {}) for name in ("a.ipynb", "sub/a.ipynb")]
+    with pytest.raises(ValueError, match=r"two notebooks are called a\.ipynb"):
+        batch.plan(pairs, tmp_path / "out")
+
+
+def test_fingerprint_follows_notebook_and_parameters_but_not_outputs(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "number + 1")
+    (run,) = batch.plan([(path, {"number": 2})], tmp_path)
+    before = batch.fingerprint(run)
+    assert batch.fingerprint(run._replace(parameters={"number": 3})) != before
+    notebook = nbformat.read(path, 4)
+    notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(notebook, path)
+    assert batch.fingerprint(run) == before
+    write_notebook(path, "number + 2")
+    assert batch.fingerprint(run) != before
+
+
+def test_a_sweep_end_to_end(sweep, tmp_path):
+    """Failures go on and are named; a second start does only what failed or changed."""
+    write_notebook(tmp_path / "odd.ipynb", CHECK, FIGURE, "assert number % 2, 'even'", RESULT)
+    path = sweep("notebook: odd.ipynb\noutput: out\ngrid: {number: [1, 2, 3]}")
+    (tmp_path / "elsewhere").mkdir()
+    done = run_batch(path, "--processes", 3, cwd=tmp_path / "elsewhere")
+    assert done.returncode == 1, done.stderr
+    assert "odd number=2: FAILED: cell 4 (assert number % 2, 'even'): AssertionError: even" in (
+        done.stdout
+    )
+    assert "odd number=3: one is 3 | " in done.stdout
+    assert "3/3" in done.stderr  # the progress bar
+    rows = read_csv(tmp_path / "out" / "summary.csv")
+    assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
+    assert [row["metrics.double"] for row in rows] == ["2", "", "6"]
+    assert [row["number"] for row in rows] == ["1", "2", "3"]
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    folders = [tmp_path / "out" / row["folder"] for row in rows]
+    assert all((folder / "odd.ipynb").is_file() for folder in folders)
+    assert json.loads((folders[2] / "result.json").read_text())["metrics"] == {"double": 6}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert figures(folders[0] / "odd.ipynb")[0] in page
+    assert "AssertionError: even" in page
+
+    kept = (folders[0] / "run.json").stat().st_mtime_ns
+    stale = folders[1] / "half-written.csv"
+    stale.touch()
+    again = run_batch(path, cwd=tmp_path)
+    assert again.returncode == 1
+    assert "one is 1 | " in again.stdout and "(earlier)" in again.stdout
+    assert "1/1" in again.stderr  # only the failed one
+    assert (folders[0] / "run.json").stat().st_mtime_ns == kept
+    assert not stale.exists()
+
+    path.write_text(path.read_text().replace("[1, 2, 3]", "[1, 3]"))
+    assert run_batch(path, cwd=tmp_path).returncode == 0
+    assert len(read_csv(tmp_path / "out" / "summary.csv")) == 2
+
+
+def test_killed_in_the_middle_no_finished_run_is_lost(sweep, tmp_path):
+    wait = "import time\nif number == 2 and word == 'one':\n    time.sleep(600)"
+    write_notebook(tmp_path / "slow.ipynb", CHECK, wait, RESULT)
+    path = sweep("notebook: slow.ipynb\noutput: out\ngrid: {number: [1, 2]}")
+    records = {
+        run.parameters["number"]: run.record
+        for run in batch.plan(*batch.read_sweep(path))
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medclip_helpers.batch", str(path), "--processes", "2"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+
+    def status(number: int) -> str:
+        return json.loads(records[number].read_text())["status"] if records[number].exists() else ""
+
+    deadline = time.monotonic() + 120
+    while status(1) != "ok" or status(2) != "running":
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = records[1].read_bytes()
+    # number 2 would wait again, so the second start has a word with which it does not
+    runs = "runs: [{number: 1}, {number: 2, word: two}]"
+    path.write_text("notebook: slow.ipynb\noutput: out\n" + runs)
+    assert run_batch(path, cwd=tmp_path).returncode == 0
+    assert records[1].read_bytes() == finished
+    assert [row["summary"] for row in read_csv(tmp_path / "out" / "summary.csv")] == [
+        "one is 1", "two is 2"
+    ]
+
+
+def test_interrupted_before_anything_is_done(sweep, tmp_path):
+    write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
+    (run,) = batch.plan(*batch.read_sweep(sweep("notebook: slow.ipynb\noutput: out")))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medclip_helpers.batch", tmp_path / "sweep.yaml"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # a shell's background jobs, and so whatever they start, ignore the signal
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    until = time.monotonic() + 120
+    while not run.record.is_file() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert not (tmp_path / "out" / "summary.csv").exists()
+
+
+def test_a_dying_kernel_is_one_failed_run(tmp_path):
+    path = write_notebook(tmp_path / "dies.ipynb", "1", "import os; os._exit(9)")
+    (run,) = batch.plan([(path, {})], tmp_path / "out")
+    (record,) = batch.run_all([run], progress=False)
+    assert record["status"] == "failed"
+    assert record["error"].startswith("cell 3 (import os; os._exit(9)): DeadKernelError")
+
+
+def test_kernels_are_this_interpreter_and_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cell = "import os, sys\nfrom medclip_helpers.notebook import record_result\n" + (
+        "record_result(output_dir, sys.executable, threads=int(os.environ['OMP_NUM_THREADS']))"
+    )
+    runs = batch.plan([(write_notebook(tmp_path / "who.ipynb", cell), {})], tmp_path / "out")
+    (record,) = batch.run_all(runs, processes=os.cpu_count(), progress=False)
+    assert record["summary"] == sys.executable
+    assert record["metrics"] == {"threads": 1}
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone.yaml"], "expected one existing sweep file"),
+        (["a.ipynb", "b.yaml"], "expected one existing sweep file"),
+        (["gone.ipynb"], "there is no notebook"),
+        (["gone.ipynb", "--processes", "0"], "--processes must be at least 1"),
+    ],
+)
+def test_bad_arguments_end_with_2(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        batch.main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_missing_papermill_is_said(capsys, monkeypatch):
+    monkeypatch.setattr(batch, "find_spec", lambda name: None if name == "papermill" else name)
+    with pytest.raises(SystemExit):
+        batch.main(["x.ipynb"])
+    assert "papermill is not installed: python -m pip install papermill" in capsys.readouterr().err

@@ -1,0 +1,488 @@
+"""Training goes on after any interruption as if there had been none, and stops with a reason."""
+
+import dataclasses
+import errno
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from training_run import STEPS, VOCABULARY, WORDS, build, config, dataset, run, tables
+
+from medclip_helpers import load_medclip
+from medclip_helpers.constants import TRAINED_NOTE, UNTRAINED_NOTE
+from medclip_helpers.data import UnpairedDataset
+from medclip_helpers.evaluation import zero_shot_evaluator
+from medclip_helpers.training import TrainingConfig, TrainingStopped, build_model, train
+from medclip_helpers.training import checkpointing as run_folder
+from medclip_helpers.training.run_file import main
+from medclip_helpers.training.trainer import EpochSampler, MedCLIPTrainer
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def program(folder: Path, *options: str) -> int:
+    command = [sys.executable, str(ROOT / "tests" / "training" / "training_run.py"), str(folder), *options]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """step -> loss, the last one written."""
+    lines = (folder / "losses.txt").read_text().split("\n")[:-1]
+    return {int(step): float.fromhex(loss) for step, loss in map(str.split, lines)}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "final.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert program(folder) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kill", "first_again"),
+    [
+        (["--kill", "3"], 3),
+        (["--kill", "7", "--workers", "2"], 7),
+        (["--kill-in-checkpoint", "6"], 5),
+    ],
+    ids=["between steps", "with workers", "while writing a checkpoint"],
+)
+def test_a_killed_run_goes_on_bit_for_bit(uninterrupted, tmp_path, kill, first_again):
+    assert program(tmp_path, *kill) == -signal.SIGKILL
+    before = len(losses(tmp_path))
+    checkpoints = run_folder.checkpoints(tmp_path / "run")
+    assert list(checkpoints)[-1] == first_again - 1 < STEPS
+    (tmp_path / "losses.txt").unlink()
+
+    assert program(tmp_path, "--resume", *kill[2:]) == 0
+    again = losses(tmp_path)
+    assert list(again) == list(range(first_again, STEPS + 1))
+    assert again == {step: losses(uninterrupted)[step] for step in again}
+    expected, found = weights(uninterrupted), weights(tmp_path)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert before >= first_again - 1
+    histories = [
+        json.loads((folder / f"run/checkpoint-{STEPS}/trainer_state.json").read_text())
+        for folder in (uninterrupted, tmp_path)
+    ]
+    first, second = ([e.get("loss") for e in h["log_history"]][:STEPS] for h in histories)
+    assert first == second
+    assert not list((tmp_path / "run").glob(".partial*"))
+
+
+def test_the_run_depends_on_its_seed(uninterrupted, tmp_path):
+    model, processor = build()
+    history = run(model, processor, config(tmp_path, seed=1)).history
+    assert history["loss"].iloc[1] != losses(uninterrupted)[2]
+
+
+def test_sampler_covers_each_epoch_in_an_order_of_its_own():
+    indices = list(EpochSampler(10, 25, seed=3))
+    assert len(EpochSampler(10, 25, seed=3)) == len(indices) == 25
+    epochs = [indices[:10], indices[10:20]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10)), list(range(10, 20))]
+    assert epochs[0] != [i - 10 for i in epochs[1]]
+    assert all(20 <= i < 30 for i in indices[20:])
+    assert indices == list(EpochSampler(10, 25, seed=3)) != list(EpochSampler(10, 25, seed=4))
+
+
+def accuracies(*values: float):
+    """An evaluation that gives these accuracies, one a checkpoint."""
+    given = iter(values)
+    return lambda model: {"zero_shot_accuracy": next(given)}
+
+
+def test_keeps_the_last_and_the_best_and_leaves_the_best(tmp_path):
+    model, processor = build()
+    evaluate = accuracies(0.2, 0.9, 0.4, 0.4, 0.5)
+    result = run(model, processor, config(tmp_path, keep_last=1), evaluate=evaluate)
+    assert result.best_step == 4
+    assert list(result.checkpoints) == [4, STEPS]
+
+    left, left_processor = load_medclip(tmp_path, device="cpu")
+    best, _ = load_medclip(result.checkpoints[4], device="cpu")
+    last = model.state_dict()
+    assert all(torch.equal(best.state_dict()[n], t) for n, t in left.state_dict().items())
+    assert not all(torch.equal(last[n], t) for n, t in left.state_dict().items())
+    text, image = "left effusion", tables()[0]["imgpath"][0]
+    inputs, again = processor(text=text, images=image), left_processor(text=text, images=image)
+    assert all(torch.equal(inputs[name], again[name]) for name in inputs)
+    assert not (tmp_path / "optimizer.pt").exists()
+
+    assert result.history["step"].tolist() == list(range(1, STEPS + 1))
+    assert result.history["loss"].notna().all()
+    at = result.history.set_index("step")["zero_shot_accuracy"].dropna()
+    assert at.to_dict() == {2: 0.2, 4: 0.9, 6: 0.4, 8: 0.4, 9: 0.5}
+    assert result.history["epoch"].iloc[-1] == pytest.approx(STEPS * 4 / 10)
+
+    # A finished run called again has nothing left to do, and says the same.
+    again = run(model, processor, config(tmp_path, keep_last=1), resume=True)
+    assert again.best_step == 4
+    pd.testing.assert_frame_equal(again.history, result.history)
+
+
+def test_global_random_state_is_left_alone(tmp_path):
+    model, processor = build()
+    torch.manual_seed(7), np.random.seed(7), random.seed(7)
+    expected = torch.rand(1), np.random.rand(), random.random()
+    torch.manual_seed(7), np.random.seed(7), random.seed(7)
+    run(model, processor, config(tmp_path / "whole", max_steps=1))
+    with pytest.raises(StopIteration):
+        run(model, processor, config(tmp_path / "failed", max_steps=2), evaluate=accuracies())
+    assert expected == (torch.rand(1), np.random.rand(), random.random())
+
+
+def test_an_accuracy_that_is_no_number_is_not_the_best(tmp_path):
+    evaluate = accuracies(float("nan"), 0.1, 0.4)
+    assert run(*build(), config(tmp_path, max_steps=6), evaluate=evaluate).best_step == 6
+
+
+def test_a_best_metric_that_is_not_measured_is_named(tmp_path):
+    settings = config(tmp_path, max_steps=2, best_metric="zero_shot_acuracy")
+    with pytest.raises(ValueError, match=r"'zero_shot_acuracy'.*\['zero_shot_accuracy'\]"):
+        run(*build(), settings, evaluate=accuracies(0.5))
+
+
+def test_a_trained_model_says_so_and_is_ready_to_use(tmp_path):
+    model, processor = build()
+    assert model.note == UNTRAINED_NOTE
+    result = run(model, processor, config(tmp_path / "a", max_steps=1))
+    assert not model.training
+    assert model.note == load_medclip(result.folder, device="cpu")[0].note == TRAINED_NOTE
+    model.note = "Weights of a study."
+    run(model, processor, config(tmp_path / "b", max_steps=1))
+    assert model.note == "Weights of a study."
+
+
+def test_one_process_uses_one_gpu_and_the_batch_that_was_asked_for(tmp_path, monkeypatch):
+    from transformers import TrainingArguments
+
+    def two_gpus(self, before=TrainingArguments.__post_init__):
+        before(self)
+        self._n_gpu = 2
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", two_gpus)
+    arguments = MedCLIPTrainer.training_arguments(config(tmp_path), tmp_path, 10)
+    assert arguments.n_gpu == 1
+    assert arguments.train_batch_size == arguments.per_device_train_batch_size
+
+
+@pytest.mark.parametrize(("outside", "bound"), [(-1, 0), (10, np.log(100))])
+def test_temperature_stays_in_its_bounds(outside, bound, tmp_path):
+    model, processor = build()
+    with torch.no_grad():
+        model.logit_scale.fill_(outside)
+    # Too slow to come back by itself.
+    run(model, processor, config(tmp_path, max_steps=1, learning_rate=1e-6, warmup_ratio=0))
+    assert model.logit_scale.item() == pytest.approx(bound)
+
+
+class Poisoned(torch.utils.data.Dataset):
+    """The samples of `dataset()`, until one of them has no brightness."""
+
+    def __init__(self, after: int):
+        self.samples, self.left = dataset(), after
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+    def collate(self, collator):
+        def batch(items):
+            tensors = collator(items)
+            self.left -= 1
+            if self.left < 0:
+                tensors["pixel_values"][0] = float("nan")
+            return tensors
+
+        return batch
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    from medclip_helpers.data import MedCLIPCollator
+
+    model, processor = build()
+    samples = Poisoned(after=5)
+    collator = samples.collate(MedCLIPCollator(processor))
+    with pytest.raises(TrainingStopped, match=r"loss is nan at step 6.*checkpoint-4"):
+        train(model, processor, samples, config(tmp_path), collator=collator)
+    kept = run_folder.checkpoints(tmp_path)
+    assert list(kept) == [2, 4]
+    good, _ = load_medclip(kept[4], device="cpu")
+    assert all(parameter.isfinite().all() for parameter in good.parameters())
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    model, processor = build()
+
+    def spoil(model):
+        with torch.no_grad():
+            model.logit_scale.fill_(float("nan"))
+        return {}
+
+    with pytest.raises(TrainingStopped, match=r"weight is not finite after step 2.*no checkpoint"):
+        run(model, processor, config(tmp_path), evaluate=spoil)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_takes_no_more_stops_the_run(tmp_path):
+    """A limit on the size of files: an error of the system, in the middle of a weights file."""
+    model, processor = build()
+    run(model, processor, config(tmp_path, max_steps=2))
+    shutil.rmtree(tmp_path / "checkpoint-2")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "model.safetensors").stat().st_size
+
+    def shrink(model):
+        calls.append(model)
+        if len(calls) == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+        return {"zero_shot_accuracy": 0.5}
+
+    calls = []
+    try:
+        with pytest.raises(TrainingStopped, match=r"checkpoint of step 4.*checkpoint-2.*resume"):
+            run(model, processor, config(tmp_path), evaluate=shrink)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(run_folder.checkpoints(tmp_path)) == [2]
+    assert not list(tmp_path.glob(".partial*"))
+    assert run(model, processor, config(tmp_path), resume=True).history["step"].iloc[-1] == STEPS
+
+
+def test_a_full_disk_stops_the_run_and_names_itself(tmp_path, monkeypatch):
+    model, processor = build()
+    seal = run_folder.seal
+
+    def full(folder):
+        if folder.name == "checkpoint-4":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        seal(folder)
+
+    monkeypatch.setattr(run_folder, "seal", full)
+    with pytest.raises(TrainingStopped, match=r"checkpoint of step 4.*No space left.*checkpoint-2"):
+        run(model, processor, config(tmp_path))
+    assert list(run_folder.checkpoints(tmp_path)) == [2]
+
+
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
+    model, processor = build()
+    run(model, processor, config(tmp_path, max_steps=4, keep_last=3))
+    settings = config(tmp_path, max_steps=4, keep_last=3)
+    (tmp_path / "checkpoint-4" / "optimizer.pt").unlink()
+    assert list(run_folder.checkpoints(tmp_path)) == [2]
+    file = tmp_path / "checkpoint-2" / "model.safetensors"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    assert run_folder.checkpoints(tmp_path) == {}
+    file.write_bytes(content)
+    result = run(model, processor, settings, resume=True)
+    assert list(result.checkpoints) == [2, 4]
+
+
+def test_a_folder_in_use_and_other_settings_are_refused(tmp_path):
+    model, processor = build()
+    run(model, processor, config(tmp_path, max_steps=2))
+    with pytest.raises(ValueError, match=r"already holds checkpoint-2.*resume=True"):
+        run(model, processor, config(tmp_path, max_steps=2))
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.001 and is 0\.5"):
+        run(model, processor, config(tmp_path, max_steps=2, learning_rate=0.5), resume=True)
+    fewer = UnpairedDataset(*tables(7))
+    with pytest.raises(ValueError, match="samples was 10 and is 7"):
+        train(model, processor, fewer, config(tmp_path, max_steps=2), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("loss", "clip", "info_nce"),
+        ("precision", "half", "bfloat16"),
+        ("batch_size", 0, "positive"),
+        ("max_steps", -1, "positive"),
+        ("learning_rate", "2e-5", "expected float (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("batch_size", 2.5, "expected int"),
+        ("max_steps", True, "expected int | None"),
+        ("progress", "no", "expected bool"),
+    ],
+)
+def test_a_wrong_setting_names_itself(field, value, expected):
+    with pytest.raises(ValueError) as error:
+        TrainingConfig(**{field: value})
+    assert field in str(error.value) and expected in str(error.value)
+
+
+def test_defaults_are_the_papers():
+    settings = TrainingConfig()
+    assert (settings.batch_size, settings.epochs, settings.warmup_ratio) == (100, 10, 0.1)
+    assert (settings.learning_rate, settings.weight_decay) == (2e-5, 1e-4)
+    assert settings.steps(1234) == 123
+
+
+def test_both_losses_learn_noise_by_heart(tmp_path):
+    """Few samples, many steps: each loss must get well below where it began."""
+    for loss in ("semantic", "info_nce"):
+        model, processor = build()
+        settings = config(tmp_path / loss, max_steps=30, learning_rate=3e-3, loss=loss)
+        settings = dataclasses.replace(settings, checkpoint_steps=30, label_temperature=0.1)
+        history = run(model, processor, settings).history["loss"]
+        assert history[-5:].mean() < 0.8 * history[:5].mean(), loss
+
+
+class Brightness(torch.nn.Module):
+    """Takes bright images for texts of two words and dark ones for longer texts."""
+
+    text_model = torch.nn.Identity()
+
+    def encode_image(self, pixel_values):
+        bright = (pixel_values.mean(dim=(1, 2, 3)) > 0).float()
+        return torch.stack([bright, 1 - bright], dim=1)
+
+    def encode_text(self, input_ids, attention_mask):
+        short = (attention_mask.sum(1) == 4).float()
+        return torch.stack([short, 1 - short], dim=1)
+
+    def compute_logits(self, image_embeds, text_embeds):
+        return image_embeds @ text_embeds.T
+
+
+def test_evaluator_counts_right_answers():
+    processor = build()[1]
+    images = [np.full((32, 32), value, np.uint8) for value in (250, 0, 250, 0)]
+    prompts = {"bright": ["left effusion"], "dark": ["no left opacity", "mild right opacity"]}
+    labels = ["bright", "dark", "bright", "bright"]
+    metrics = zero_shot_evaluator(processor, images, labels, prompts)(Brightness())
+    assert metrics == {"zero_shot_accuracy": 0.75, "zero_shot_auroc": pytest.approx(5 / 6)}
+    with pytest.raises(ValueError, match="'c'"):
+        zero_shot_evaluator(processor, images, ["c"] * 4, prompts)
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    """changes -> a run file over image files and tables on the disk."""
+    images, sentences = tables(12)
+    for i, picture in enumerate(images["imgpath"]):
+        picture.save(tmp_path / f"{i}.png")
+    names = [f"{i}.png" for i in range(12)]
+    images = images.assign(imgpath=names, subject_id=range(12), report=None)
+    images.to_csv(tmp_path / "images.csv", index=False)
+    # One length: texts are padded to the longest of a process's share, and padding counts.
+    texts = [" ".join(text.split()[:3]) for text in sentences["Reports"]]
+    sentences.assign(Reports=texts).to_csv(tmp_path / "sentences.csv", index=False)
+    prompts = {"Edema": WORDS[:3], "Consolidation": WORDS[3:6]}
+    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    # Without dropout and batch statistics, whose results depend on the number of processes.
+    text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text |= {"intermediate_size": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
+    vision = {"backbone": "test_vit", "projection_dim": 16, "img_size": 32}
+
+    def write(folder: str, **changes) -> Path:
+        training = dataclasses.asdict(config(tmp_path / folder, batch_size=8, max_steps=4))
+        settings = {
+            "model": {"vision": vision, "text": text, "image_size": 32},
+            "images": str(tmp_path / "images.csv"),
+            "sentences": [str(tmp_path / "sentences.csv")],
+            "evaluate": {
+                "images": str(tmp_path / "images.csv"),
+                "prompts": str(tmp_path / "prompts.yaml"),
+            },
+            "training": training,
+        }
+        settings["model"]["tokenizer"] = str(VOCABULARY.parent)
+        file = tmp_path / f"{folder}.yaml"
+        file.write_text(yaml.safe_dump(settings | changes))
+        return file
+
+    return write
+
+
+def logged(run: Path) -> list[float]:
+    state = json.loads((run / "checkpoint-4" / "trainer_state.json").read_text())
+    return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+
+
+def test_two_processes_train_as_one(run_file, tmp_path):
+    """Each compares its share of the batch with all of it; checkpoints come from one of them."""
+    main(["--config", str(run_file("one"))])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command += ["-m", "medclip_helpers.training", "--config", str(run_file("two"))]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
+    assert len(one) == 4
+    assert two == pytest.approx(one, abs=1e-4)
+    first, second = (load_medclip(tmp_path / name, device="cpu")[0] for name in ("one", "two"))
+    begin = build_model(**yaml.safe_load(run_file("one").read_text())["model"])[0].state_dict()
+    for name, tensor in first.state_dict().items():
+        moved = (tensor - begin[name]).abs().max()
+        assert (second.state_dict()[name] - tensor).abs().max() <= 1e-4 + 0.02 * moved, name
+    assert (tmp_path / "two" / "checkpoint-4" / "rng_state_1.pth").is_file()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"imags": "x.csv"}, ["imags", "images"]),
+        ({"training": {"learning_rat": 1}}, ["learning_rat", "learning_rate", "training"]),
+        ({"sentences": "nowhere.csv"}, ["nowhere.csv"]),
+        ({"model": "vitt"}, ["vitt", "demo"]),
+        ({"model": {"vision": {}, "text": {}}}, ["tokenizer", "model", "missing"]),
+        ({"model": None}, ["model", "expected a mapping"]),
+        ({"training": [1]}, ["training", "expected a mapping"]),
+        ({"evaluate": {"images": "x.csv", "prompts": "covid"}}, ["COVID", "Edema", "prompts"]),
+    ],
+)
+def test_a_wrong_run_file_names_what_is_wrong(run_file, changes, words):
+    with pytest.raises(SystemExit) as error:
+        main(["--config", str(run_file("run", **changes))])
+    assert all(word in str(error.value) for word in words)
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+def test_a_run_file_that_is_none_is_named(text, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(SystemExit, match=r"run\.yaml(:| is not YAML)"):
+        main(["--config", str(file)])
+
+
+def test_held_out_images_that_cannot_be_used_name_their_file(run_file, tmp_path):
+    prompts = tmp_path / "other.yaml"
+    prompts.write_text("Fracture: [rib fracture]")
+    evaluate = {"images": str(tmp_path / "images.csv"), "prompts": str(prompts)}
+    with pytest.raises(SystemExit, match=r"images\.csv.*none of 12 .*'Fracture'"):
+        main(["--config", str(run_file("run", evaluate=evaluate))])
+
+
+def test_a_batch_must_divide_among_processes(run_file, monkeypatch):
+    from transformers import TrainingArguments
+
+    monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: 3))
+    with pytest.raises(SystemExit, match="batch_size is 8.*3 processes"):
+        main(["--config", str(run_file("run"))])
+
+
+def test_help_tells_what_a_run_file_holds(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("sentences:", "torchrun", "--resume"))
