@@ -54,7 +54,9 @@ def load_medclip(
         with init_empty_weights():  # no memory, and no time for random numbers, until they are read
             model = MedCLIPModel(PUBLISHED_ENCODERS[published])
     elif checkpoint.config:
-        model = MedCLIPModel.from_config(checkpoint.config)
+        model = MedCLIPModel.from_config(
+            checkpoint.config, checkpoint.file.with_name("config.json")
+        )
     else:
         raise ValueError(
             f"{checkpoint.file} is no MedCLIP checkpoint: its names are not the published ones, "

@@ -313,17 +313,19 @@ class MedCLIPModel(nn.Module):
         write_text(Path(folder) / "config.json", json.dumps(config, indent=2))
 
     @classmethod
-    def from_config(cls, config: dict) -> MedCLIPModel:
+    def from_config(cls, config: dict, where: object = "config.json") -> MedCLIPModel:
         """A model with random weights, of the shape that `save_pretrained` wrote down.
+
+        where: what an error calls the config.
 
         Raises ValueError for a config of a newer format, or one that describes no model.
         """
-        check_format(config, "config.json")
+        check_format(config, where)
         try:
             vision = MedCLIPVisionEncoder(**config["vision"])
             bert = BertConfig(**config["text"])
             model = cls(vision, MedCLIPTextModel(bert, config["vision"]["projection_dim"]))
         except Exception as error:  # timm and transformers raise many kinds for a setting they lack
-            raise ValueError(f"config.json describes no model: {error!r}") from error
+            raise ValueError(f"{where} describes no model: {error!r}") from error
         model.note = config.get("note", model.note)
         return model

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import BertConfig
 
-from medclip_helpers.hub import PUBLISHED, fill_weights
+from medclip_helpers.loading import PUBLISHED_ENCODERS
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPProcessor
 
@@ -60,8 +60,8 @@ def standin_model(standin_checkpoint):
 
     @functools.cache
     def build(name: str) -> MedCLIPModel:
-        model = MedCLIPModel(vision_cls=PUBLISHED[name].vision_cls)
-        return fill_weights(model, standin_checkpoint(name)).eval()
+        model = MedCLIPModel(vision_cls=PUBLISHED_ENCODERS[name])
+        return model.from_pretrained(standin_checkpoint(name))
 
     return build
 
@@ -74,7 +74,7 @@ def small_model(standin_processor) -> MedCLIPModel:
         vision = MedCLIPVisionEncoder("test_resnet", projection_dim=64)
         text = MedCLIPTextModel(
             BertConfig(
-                vocab_size=len(standin_processor),
+                vocab_size=len(standin_processor.tokenizer),
                 hidden_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,

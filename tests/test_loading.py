@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from standin import PARITY, standin_state_dict
 
-from medclip_helpers import loading as checkpoints
-from medclip_helpers.hub import download, read_state_dict
+from medclip_helpers.demo import CHECKPOINT_FOLDER
+from medclip_helpers.hub import Checkpoint, download, fill_weights, read_state_dict
 from medclip_helpers.hub.names import DROPPED, translate
 from medclip_helpers.loading import load_medclip
 from medclip_helpers.model import MedCLIPModel, MedCLIPVisionModel
@@ -125,8 +125,8 @@ def test_the_other_encoder_is_named(standin_checkpoint):
     with pytest.raises(ValueError) as caught:
         MedCLIPModel(vision_cls=MedCLIPVisionModel).from_pretrained(standin_checkpoint("vit"))
     message = str(caught.value)
-    assert "does not fit a model with encoder 'resnet50'" in message
-    assert "published 'vit' checkpoint" in message
+    assert "does not fit this MedCLIPModel" in message
+    assert "published 'vit' one" in message
     assert "missing: vision_model.backbone.conv1.weight" in message
     assert "left over: vision_model.backbone.patch_embed.proj.weight" in message
 
@@ -153,7 +153,9 @@ def test_a_missing_third_of_an_attention_is_missing(standin_model):
     name = "vision_model.model.encoder.layers.1.blocks.0.attention.self.key.weight"
     del state_dict[name]
     with pytest.raises(ValueError, match=r"missing: .*layers\.1\.blocks\.0\.attn\.qkv\.weight"):
-        checkpoints._fill(standin_model("vit"), state_dict, PARITY)
+        fill_weights(
+            standin_model("vit"), Checkpoint(PARITY / "x.bin", translate(state_dict), "vit", None)
+        )
 
 
 def test_translation_leaves_own_names_alone(small_model):
@@ -237,7 +239,7 @@ def test_a_model_may_be_saved_over_the_files_that_it_came_from(small_model, tmp_
 
 
 def test_own_encoder_has_no_published_weights(small_model):
-    with pytest.raises(ValueError, match="no published weights for MedCLIPVisionEncoder"):
+    with pytest.raises(ValueError, match="no published weights for backbone 'test_resnet'"):
         small_model.from_pretrained()
 
 

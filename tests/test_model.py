@@ -143,7 +143,7 @@ def test_import_is_light():
 def test_every_public_name_is_there():
     for name in medclip_helpers.__all__:
         assert getattr(medclip_helpers, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'MedCLIP'"):
+    with pytest.raises(AttributeError, match="No medclip_helpers attribute MedCLIP"):
         medclip_helpers.MedCLIP  # noqa: B018
 
 

@@ -107,7 +107,7 @@ def test_presets_by_name():
         ('{"a": 3}', "class 'a' needs a non-empty list"),
         ('{"a": ["x", 3]}', "3 among the prompts of 'a' is not a text"),
         ('{"a": [" "]}', "' ' among the prompts of 'a' is not a text"),
-        ('{"a": ["x"], "a": ["y"]}', "names class 'a' twice"),
+        ('{"a": ["x"], "a": ["y"]}', "has 'a' twice in one mapping"),
         ('{"": ["x"]}', "class name '' is not a text"),
         (b"\xff\xd8\xff", "is not JSON"),
         ("{}", "expected {class:"),
@@ -125,7 +125,7 @@ def test_bad_files_are_named(content, expected, tmp_path):
     ("content", "expected"),
     [
         ("a: [b", "is not YAML"),
-        ("a: [x]\nb: [y]\na: [z]", "names class 'a' twice"),
+        ("a: [x]\nb: [y]\na: [z]", "has 'a' twice in one mapping"),
         ("No: [no tube]", "class name False is not a text .in YAML, quote it"),
         ("a: [1]", "1 among the prompts of 'a' is not a text"),
         ("", "expected {class: .* got nothing"),
@@ -166,15 +166,13 @@ def test_each_class_is_padded_to_its_own_longest(standin_processor):
 
 
 def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standin_processor):
-    from medclip_helpers import loading as checkpoints
-
     asked = []
 
-    def load_tokenizer():
+    def load_tokenizer(**source):
         asked.append(1)
         return standin_processor.tokenizer
 
-    monkeypatch.setattr(checkpoints, "load_tokenizer", load_tokenizer)
+    monkeypatch.setattr("medclip_helpers.processor.load_tokenizer", load_tokenizer)
     process_class_prompts({"a": ["edema"]}, standin_processor)
     assert not asked
     assert process_class_prompts({"a": ["edema"]})["a"]["input_ids"].shape[0] == 1

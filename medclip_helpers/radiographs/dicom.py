@@ -1,4 +1,4 @@
-"""Read DICOM files through pydicom, as a viewer shows them; radiograph.py makes images of that."""
+"""Read DICOM files through pydicom, as a viewer shows them; `pixels` makes images of that."""
 
 from __future__ import annotations
 

@@ -66,17 +66,15 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
 
 
 def _is_coloured(picture: Image.Image) -> bool:
-    """Whether colours (mode "RGB") differ between places that are equally bright.
+    """Whether a picture (mode "RGB") has several hues.
 
-    A tinted film has one colour for each brightness; in a photograph things have their own.
+    A tinted film has one, more or less of it; in a photograph things have their own.
     """
     small = picture.resize((64, 64), Image.Resampling.BOX).convert("YCbCr")
-    bright, *chroma = np.asarray(small, np.float64).reshape(-1, 3).T
-    tint = np.vander(bright / 255, 3)
-    distance = 0
-    for values in chroma:
-        distance += (values - tint @ np.linalg.lstsq(tint, values, rcond=None)[0]) ** 2
-    return bool((distance > COLOUR_DISTANCE**2).mean() > COLOUR_SHARE)
+    _, blue, red = np.asarray(small, np.float64).reshape(-1, 3).T - 128
+    tint = np.hypot(blue.mean(), red.mean()) or 1
+    beside = (blue * red.mean() - red * blue.mean()) / tint  # how far from the line of the tint
+    return bool((abs(beside) > COLOUR_DISTANCE).mean() > COLOUR_SHARE)
 
 
 def from_array(array: np.ndarray, name: str, channels_first: bool = False) -> Image.Image:

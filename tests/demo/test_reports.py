@@ -23,7 +23,7 @@ from medclip_helpers.demo.reports import (
     write_sentence,
 )
 from medclip_helpers.experiments.vocabulary import build_tokenizer, vocabulary
-from medclip_helpers.prompts import generate_class_prompts
+from medclip_helpers.prompts import generate_class_prompts, prompt_grammars
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,13 @@ def test_prompts_share_no_whole_phrase_with_training_sentences(training_texts):
         for places in grammar.values()
         for words in product(*places)
     }
-    parts = {part for g in prompt_grammars().values() for places in g.values() for p in places for part in p}
+    parts = {
+        part
+        for grammar in prompt_grammars().values()
+        for places in grammar.values()
+        for place in places
+        for part in place
+    }
     ours = training_texts | {noun for nouns in NOUNS.values() for noun in nouns} | set(NORMAL)
     ours |= {text for states in PLAIN.values() for some in states.values() for text in some}
     assert not phrases_within(prompts | parts, training_texts)
@@ -198,7 +204,11 @@ def test_vocabulary_keeps_words_whole():
     assert len(pieces) == len(set(pieces)) < 3000
     tokenizer = build_tokenizer()
     phrases = [
-        phrase for g in prompt_grammars().values() for places in g.values() for p in places for phrase in p
+        phrase
+        for grammar in prompt_grammars().values()
+        for places in grammar.values()
+        for place in places
+        for phrase in place
     ]
     for text in phrases + HELD_OUT_NORMAL + sentence_table(2000).Reports.to_list():
         assert len(tokenizer.tokenize(text)) == len(re.findall(r"\w+|[^\w\s]", text)), text
@@ -208,7 +218,7 @@ def test_vocabulary_keeps_words_whole():
 
 def test_vocabulary_is_the_same_from_another_process_and_after_saving(tmp_path):
     """Set order varies with the process; word pieces must not."""
-    code = "from medclip_helpers.demo.vocabulary import *; print(*vocabulary())"
+    code = "from medclip_helpers.experiments.vocabulary import *; print(*vocabulary())"
     for hash_seed in "12":
         environment = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)}
         told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)

@@ -32,8 +32,9 @@ from medclip_helpers.hub import (
     load_tokenizer,
     published,
     read_state_dict,
+    records,
 )
-from medclip_helpers.hub import weights as checkpoint_files
+from medclip_helpers.hub import weights as hub_weights
 from medclip_helpers.loading import load_medclip
 
 ARCHIVE = "medclip-vit-pretrained.zip"
@@ -171,8 +172,8 @@ def test_fetch_keeps_a_safetensors_copy_and_asks_once(host, home):
     folder = home / "medclip-vit"
     assert json.loads((folder / "model.safetensors.source.json").read_text()) == {
         "url": f"{host.url}/{ARCHIVE}",
-        "sha256": download.sha256(folder / "model.safetensors"),
-        "zip_sha256": download.sha256(host.folder / ARCHIVE),
+        "sha256": records.sha256(folder / "model.safetensors"),
+        "zip_sha256": records.sha256(host.folder / ARCHIVE),
     }
     asked = len(host.requests)
     assert fetch_weights("vit", mirror=host.url) == folder
@@ -193,7 +194,7 @@ def test_the_repository_is_asked_for_the_current_address(first, host, monkeypatc
     host.tricks[ARCHIVE] = [first] * 2
     monkeypatch.setattr(published, "WEIGHTS_URL", host.url)
     monkeypatch.setattr(published, "POINTER_URL", host.url)
-    record = json.loads(download.record_of(fetch_weights("vit") / "model.safetensors").read_text())
+    record = json.loads(records.record_of(fetch_weights("vit") / "model.safetensors").read_text())
     assert record["url"] == f"{host.url}/moved.zip"
 
 
@@ -459,7 +460,7 @@ def test_a_bad_archive_is_never_kept(kind, expected, host, home):
 
 def test_an_archive_that_says_it_is_huge(tmp_path, monkeypatch):
     write_zip(tmp_path / "a.zip", TINY["vit"])
-    monkeypatch.setattr(checkpoint_files, "MAX_BYTES", 100)
+    monkeypatch.setattr(hub_weights, "MAX_BYTES", 100)
     with pytest.raises(ValueError, match="expected at most 1e[+]02 and 20 times its packed size"):
         read_state_dict(tmp_path / "a.zip")
 
@@ -536,12 +537,12 @@ def no_space_for_safetensors(*args, **options):
 @pytest.mark.parametrize(
     ("place", "stand_in"),
     [
-        ("medclip_helpers.published.Path.mkdir", read_only),
+        ("medclip_helpers.hub.published.Path.mkdir", read_only),
         ("filelock.FileLock", read_only),
-        ("medclip_helpers.published.Path.mkdir", no_space),
-        ("medclip_helpers.download.shutil.disk_usage", lambda path: SimpleNamespace(free=10)),
+        ("medclip_helpers.hub.published.Path.mkdir", no_space),
+        ("medclip_helpers.hub.download.shutil.disk_usage", lambda path: SimpleNamespace(free=10)),
         ("wget.download", no_space),
-        ("medclip_helpers.checkpoint_files.shutil", SimpleNamespace(copyfileobj=no_space)),
+        ("medclip_helpers.hub.weights.shutil", SimpleNamespace(copyfileobj=no_space)),
         ("safetensors.torch.save_file", no_space_for_safetensors),
     ],
 )
