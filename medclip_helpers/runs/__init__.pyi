@@ -1,9 +1,9 @@
 from .environment import environment_report, versions
 from .execution import run_all
 from .parameters import Parameter, check_parameters, known_parameters, validate
-from .report import write_report
-from .results import describe_model, markdown_table, record_result, write_results
-from .sweep import Run, plan, read_sweep
+from .report import one_line, varying, write_report
+from .results import describe_model, markdown_table, read_result, record_result
+from .sweep import Run, notebook_parameters, plan, plan_files, read_sweep
 
 __all__ = [
     "Parameter",
@@ -13,12 +13,16 @@ __all__ = [
     "environment_report",
     "known_parameters",
     "markdown_table",
+    "notebook_parameters",
+    "one_line",
     "plan",
+    "plan_files",
+    "read_result",
     "read_sweep",
     "record_result",
     "run_all",
     "validate",
+    "varying",
     "versions",
     "write_report",
-    "write_results",
 ]

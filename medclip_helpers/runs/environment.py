@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from importlib.metadata import version
+
+from .. import __version__
 
 
-def environment_report() -> str:
-    """One line: device and versions."""
-    import torch
-
-    from ..loading import choose_device
-
-    device = str(choose_device())
-    if device == "cuda":
-        device = torch.cuda.get_device_name()
-    packages = [f"{name} {_version(name)}" for name in ("torch", "timm", "transformers")]
-    own = f"medclip_helpers {importlib.import_module('medclip_helpers').__version__}"
-    return " · ".join([device, own, f"Python {platform.python_version()}", *packages])
+def versions() -> dict[str, str]:
+    """Of this package, of Python and of the packages that a trained number depends on."""
+    packages = ("torch", "transformers", "timm", "numpy", "scipy", "pillow")
+    own = {"medclip_helpers": __version__, "python": platform.python_version()}
+    return own | {name: _version(name) for name in packages}
 
 
 def _version(distribution: str) -> str:
@@ -28,7 +22,16 @@ def _version(distribution: str) -> str:
         return "not installed"
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that a trained number depends on."""
-    packages = ("torch", "transformers", "timm", "numpy", "scipy", "pillow")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+def environment_report() -> str:
+    """One line: device and versions."""
+    import torch  # here, because `versions` is also for what needs no torch
+
+    from ..loading import choose_device
+
+    device = str(choose_device())
+    if device == "cuda":
+        device = torch.cuda.get_device_name()
+    found = versions()
+    shown = [f"{name} {found[name]}" for name in ("torch", "timm", "transformers")]
+    own = f"medclip_helpers {found['medclip_helpers']}"
+    return " · ".join([device, own, f"Python {found['python']}", *shown])

@@ -1,13 +1,11 @@
-"""What every notebook shares: checked parameters, one line about the machine, one result file.
-
-A notebook's parameters are what its first form says, one literal a line:
+"""A notebook's parameters: what its first form says, one literal a line.
 
     model = "auto"  #@param ["auto", "demo"] {allow-input: true}
     seed = 0  #@param {type: "integer"}
 
 papermill sets a parameter by adding a cell after that one, and only warns about a name that the
 form does not have. Here that is an error, before anything heavy has run: `check_parameters(In)` in
-the notebook, and the same rules before the start in `medclip_helpers.batch`.
+the notebook, and `validate`, the same rules, before a sweep starts.
 """
 
 from __future__ import annotations
@@ -45,7 +43,8 @@ def known_parameters(source: str) -> dict[str, Parameter]:
     known = {}
     for name, value, node in _assignments(source):
         # ast counts columns in bytes
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        line = lines[(node.end_lineno or node.lineno) - 1].encode()
+        comment = line[node.end_col_offset :].decode()
         form = comment.partition("#@param")[2]
         known[name] = Parameter(name, value, _form_type(form, value), _choices(form))
     return known
@@ -108,9 +107,12 @@ def _assignments(source: str) -> list[tuple[str, Any, ast.expr]]:
         ) from None
     for statement in statements:
         try:
-            (target,) = statement.targets
-            found.append((target.id, _literal(statement.value), statement.value))
-        except (AttributeError, ValueError):
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                    found.append((name, _literal(node), node))
+                case _:
+                    raise ValueError
+        except ValueError:
             raise ValueError(
                 f"line {statement.lineno} of the parameters cell is {ast.unparse(statement)!r}: "
                 "expected `name = literal`"
@@ -119,8 +121,9 @@ def _assignments(source: str) -> list[tuple[str, Any, ast.expr]]:
 
 
 def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "float":
-        return float(ast.literal_eval(node.args[0]))  # papermill writes float('nan')
+    match node:
+        case ast.Call(func=ast.Name(id="float"), args=[text]):  # papermill writes float('nan')
+            return float(ast.literal_eval(text))
     return ast.literal_eval(node)
 
 
@@ -141,12 +144,11 @@ def _choices(form: str) -> tuple | None:
 def _fault(parameter: Parameter, value: Any) -> str:
     expected = parameter.type
     fits = (
-        expected is None
+        type(value) is expected
         or (value is None and parameter.default is None)
-        or type(value) is expected
         or (expected is float and type(value) is int)
     )
-    if not fits:
+    if expected and not fits:
         hint = ""
         if expected is str:
             hint = " (on papermill's command line, -r passes the text as it is)"

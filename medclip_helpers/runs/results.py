@@ -1,4 +1,4 @@
-"""What a run found, as a small JSON file and a table; several of them as a Markdown table."""
+"""What a run found, as one JSON file and a table; several of them as a Markdown table."""
 
 from __future__ import annotations
 
@@ -9,28 +9,52 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..hub import write_text
+import pandas as pd
+
+from ..hub import FORMAT, check_format, read_settings, write_text
+from .environment import versions
 
 if TYPE_CHECKING:
-    import pandas
-
     from ..model import MedCLIPModel
 
+FILE, TABLE = "result.json", "result.csv"
 
 
-def record_result(output_dir: str | Path, summary: str, **metrics: Any) -> str:
-    """Write `<output_dir>/result.json`, {"summary": ..., "metrics": {...}}, and return the summary.
+def record_result(
+    output_dir: str | Path,
+    summary: str,
+    *,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    model: Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **metrics: Any,
+) -> str:
+    """Write `<output_dir>/result.json`, and return the summary.
 
     summary: one line, what the notebook found. metrics: numbers, strings, booleans or None; scalars
-    of NumPy and torch are converted, a number that is not finite becomes None.
+        of NumPy and torch are converted, a number that is not finite becomes None.
+    tables: {task: table of `evaluation` or `training`}; each row has at least `value`. The rows of
+        all, each with its `task`, are `results` in the file, and `result.csv` beside it.
+    model, dataset, seed: whose figures they are, `model` as `describe_model` gives it. settings:
+        whatever else they depend on, as JSON has it.
 
-    Raises ValueError for a metric that is none of these.
+    The file has `format`, `summary`, `metrics`, `versions`, and of the rest what is given.
+    Raises ValueError for a metric that is none of these, and for a table without `value`.
     """
-    clean = {name: _plain(name, value) for name, value in metrics.items()}
-    folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"summary": summary, "metrics": clean}, indent=1, ensure_ascii=False)
-    write_text(folder / "result.json", text)
+    record: dict[str, Any] = {"format": FORMAT, "summary": summary}
+    record["metrics"] = {name: _plain(name, value) for name, value in metrics.items()}
+    given = {"model": model, "dataset": dataset, "seed": seed, "settings": settings}
+    record |= {name: value for name, value in given.items() if value is not None}
+    record["versions"] = versions()
+    if tables is not None:
+        record["results"] = [row for task, table in tables.items() for row in _rows(task, table)]
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
+    folder = Path(output_dir).expanduser()
+    if tables is not None:
+        write_text(folder / TABLE, pd.DataFrame(record["results"]).to_csv(index=False))
+    write_text(folder / FILE, text)
     return summary
 
 
@@ -47,10 +71,17 @@ def _plain(name: str, value: Any) -> Any:
     )
 
 
-FILE, TABLE = "evaluation.json", "evaluation.csv"
+def _rows(task: str, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows without their gaps: a table of several kinds of rows has many, JSON has no NaN."""
+    if "value" not in table:
+        raise ValueError(f"tables[{task!r}] has columns {list(table)}, expected 'value'")
+    return [
+        {"task": task, **{str(name): value for name, value in row.items() if pd.notna(value)}}
+        for row in table.to_dict("records")
+    ]
 
 
-def describe_model(model: MedCLIPModel, name: str = "") -> dict:
+def describe_model(model: MedCLIPModel, name: str = "") -> dict[str, Any]:
     """`name`, `note`, `encoder`, `parameters` and `sha256` of a model.
 
     sha256: of names, types, shapes and values of its tensors, so that it does not depend on the
@@ -70,64 +101,36 @@ def describe_model(model: MedCLIPModel, name: str = "") -> dict:
     }
 
 
-def write_results(
-    folder: str | Path,
-    results: Mapping[str, pandas.DataFrame],
-    *,
-    model: Mapping,
-    dataset: str,
-    seed: int,
-    **settings,
-) -> Path:
-    """Write `evaluation.json` and, the same rows as a table, `evaluation.csv`; returns the former.
+def read_result(path: str | Path) -> dict[str, Any]:
+    """What `record_result` wrote into the file `path`, or into the folder `path`.
 
-    results: {task: table of `evaluation` or `reproduce`}; each row has at least `value`.
-    model: of `describe_model`. settings: whatever else the figures depend on, as JSON has it.
-
-    Raises ValueError for a table without `value`.
+    Raises ValueError for a file that it did not write, or that a newer release wrote.
     """
-    import pandas as pd
-
-    from .. import __version__
-    from .environment import versions
-
-    for task, table in results.items():
-        if "value" not in table:
-            raise ValueError(f"results[{task!r}] has columns {list(table)}, expected 'value'")
-    rows = pd.concat([table.assign(task=task) for task, table in results.items()])
-    rows = rows[["task", *rows.columns.drop("task")]]
-    record = {
-        "model": dict(model),
-        "dataset": dataset,
-        "seed": seed,
-        "settings": settings,
-        "versions": {"medclip_helpers": __version__, **versions()},
-        "results": [_known(row) for row in rows.to_dict("records")],
-    }
-    folder = Path(folder).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / TABLE, rows.to_csv(index=False))
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False)
-    write_text(folder / FILE, text)
-    return folder / FILE
-
-
-def _known(row: Mapping) -> dict:
-    """The row without its gaps: a table of several kinds of rows has many, and JSON has no NaN."""
-    return {k: v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}
+    path = Path(path).expanduser()
+    file = path / FILE if path.is_dir() else path
+    record = read_settings(file)
+    if isinstance(record, dict):
+        check_format(record, file)  # first: a newer format may have other keys
+    if not isinstance(record, dict) or not {"summary", "metrics"} <= set(record):
+        raise ValueError(f"{file} is not what record_result writes: no summary and metrics in it")
+    return record
 
 
 def markdown_table(files: Sequence[str | Path]) -> str:
     """Results side by side: a row a figure, a column a file, below it what each model is.
 
-    files: paths of `evaluation.json`, or their folders. Only figures of the whole are shown, not
-    those of a single class; "-" where a file does not have one.
+    files: paths of `result.json`, or their folders. Only figures of the whole are shown, not those
+    of a single class; "-" where a file does not have one.
 
-    Raises ValueError for no file, and for one that `write_results` did not write.
+    Raises ValueError for no file, for one that `record_result` did not write, and for one without
+    `results`, `model`, `dataset` and `seed`.
     """
     if not files:
-        raise ValueError("files is empty: expected at least one evaluation.json")
-    records = [_read(Path(file).expanduser()) for file in files]
+        raise ValueError("files is empty: expected at least one result.json")
+    records = [read_result(file) for file in files]
+    for file, record in zip(files, records, strict=True):
+        if missing := sorted({"results", "model", "dataset", "seed"} - set(record)):
+            raise ValueError(f"{file} was recorded without {missing}: nothing to set side by side")
     columns = [
         {_figure(row): _cell(row) for row in record["results"] if _is_overall(row)}
         for record in records
@@ -144,30 +147,18 @@ def markdown_table(files: Sequence[str | Path]) -> str:
     return "\n".join([table, "", *notes, ""])
 
 
-def _read(path: Path) -> dict:
-    file = path / FILE if path.is_dir() else path
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"model", "dataset", "seed", "results"} - set(record)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is not what write_results writes: {error}") from error
-    if missing:
-        raise ValueError(f"{file} is not what write_results writes: no {sorted(missing)} in it")
-    return record
-
-
-def _is_overall(row: Mapping) -> bool:
-    from ..evaluation import AVERAGE
+def _is_overall(row: Mapping[str, Any]) -> bool:
+    from ..evaluation import AVERAGE  # here, because it loads scikit-learn
 
     return row.get("class", AVERAGE) == AVERAGE
 
 
-def _figure(row: Mapping) -> tuple[str, str]:
+def _figure(row: Mapping[str, Any]) -> tuple[str, str]:
     name = row.get("metric", "accuracy").replace("_", " ")
     return row["task"], f"{name}, {row['prompts']}" if "prompts" in row else name
 
 
-def _cell(row: Mapping) -> str:
+def _cell(row: Mapping[str, Any]) -> str:
     """ "0.89 ± 0.10 (0.87 to 0.91)": the value, its spread and its interval where there are."""
     spread = f" ± {row['sd']:.3f}" if "sd" in row else ""
     interval = f" ({row['low']:.3f} to {row['high']:.3f})" if "low" in row else ""

@@ -1,4 +1,21 @@
-"""Sweep files: which notebooks run with which parameters, and where each leaves its results."""
+"""Sweep files: which notebooks run with which parameters, and where each leaves its results.
+
+A sweep names notebooks and the parameters to run them with, `runs` as a list, `grid` as all
+combinations; both together combine each with each. A list of such sweeps is a sweep too:
+
+    notebook: notebooks/02_prompt_classification.ipynb    # or notebooks: [...]
+    output: runs/hannover               # default: runs/<name of this file>
+    parameters: {images: scans}         # the same in every run
+    grid:
+      model: [demo, /data/my-weights]
+      ensemble: [true, false]
+
+Relative paths, those in parameters too, start at the sweep file's folder; notebooks and `--output`
+on the command line start at the current one. Every run has a folder of its own, which is emptied
+when it runs again, with the executed notebook, what the notebook wrote to `output_dir`, and
+run.json. What has finished is not run again unless notebook, package or parameters changed; data
+behind a path is not looked at (--force).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +24,14 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..hub import read_settings
 from .parameters import Parameter, known_parameters, validate
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 SWEEP_KEYS = ("notebook", "notebooks", "output", "parameters", "grid", "runs")
 
 
@@ -24,6 +42,7 @@ class Run(NamedTuple):
     parameters: dict[str, Any]
     folder: Path
     output_dir: bool = True  # whether the notebook has this parameter
+    cwd: Path = Path()  # where it runs, and its relative paths start
 
     @property
     def executed(self) -> Path:
@@ -34,18 +53,32 @@ class Run(NamedTuple):
         return self.folder / "run.json"
 
 
-def read_sweep(path: Path) -> tuple[list[tuple[Path, dict]], Path]:
+def plan_files(files: Sequence[Path], output: Path | None = None) -> tuple[list[Run], Path]:
+    """The runs that one sweep file, or several notebooks, stand for, and the folder around them.
+
+    output: instead of what the sweep file says, or of "runs". Raises ValueError as `read_sweep` and
+    `plan` do, and for a sweep file that is not there or not alone.
+    """
+    sweeps = [file for file in files if file.suffix in (".yaml", ".yml")]
+    if not sweeps:
+        output = Path(output or "runs").resolve()
+        return plan([(file, {}) for file in files], output), output
+    if len(files) > 1 or not sweeps[0].is_file():
+        given = ", ".join(map(str, files))
+        raise ValueError(f"expected one existing sweep file, got {given}")
+    pairs, default = read_sweep(sweeps[0].resolve())
+    output = Path(output or default).resolve()
+    return plan(pairs, output, sweeps[0].resolve().parent), output
+
+
+def read_sweep(path: Path) -> tuple[list[tuple[Path, dict[str, Any]]], Path]:
     """The (notebook, parameters) pairs of a sweep file, and its output folder.
 
     Raises ValueError naming the file and the entry that is wrong.
     """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
-    pairs, outputs = [], set()
+    content = read_settings(path)
+    pairs: list[tuple[Path, dict[str, Any]]] = []
+    outputs = set()
     for sweep in content if isinstance(content, list) else [content]:
         if not isinstance(sweep, dict) or not set(sweep) <= set(SWEEP_KEYS):
             raise ValueError(f"{path}: expected a mapping with the keys {SWEEP_KEYS}, got {sweep}")
@@ -63,7 +96,7 @@ def read_sweep(path: Path) -> tuple[list[tuple[Path, dict]], Path]:
     return pairs, path.parent / (outputs.pop() if outputs else f"runs/{path.stem}")
 
 
-def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict]:
+def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict[str, Any]]:
     common, grid = sweep.get("parameters") or {}, sweep.get("grid") or {}
     runs = sweep.get("runs") or [{}]
     if not isinstance(common, dict):
@@ -76,8 +109,12 @@ def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict]:
         yield {**common, **run, **dict(zip(grid, values, strict=True))}
 
 
-def plan(pairs: Iterable[tuple[Path, Mapping[str, Any]]], output: Path) -> list[Run]:
+def plan(
+    pairs: Iterable[tuple[Path, Mapping[str, Any]]], output: Path, cwd: Path = Path()
+) -> list[Run]:
     """Check every notebook and parameter before anything runs, and give each run its folder.
+
+    cwd: where the notebooks run, and relative paths in their parameters start.
 
     Raises ValueError for a notebook that is not there or is none, an unknown or ill-typed
     parameter, two notebooks of one name, or nothing to run.
@@ -87,10 +124,10 @@ def plan(pairs: Iterable[tuple[Path, Mapping[str, Any]]], output: Path) -> list[
         notebook, parameters = Path(notebook).resolve(), dict(parameters)
         known = notebook_parameters(notebook)
         if "output_dir" in parameters:
-            raise ValueError(f"{notebook.name}: output_dir is chosen by the batch: leave it out")
+            raise ValueError(f"{notebook.name}: output_dir is chosen for each run: leave it out")
         validate(parameters, known, notebook.name)
         folder = Path(output).resolve() / _folder_name(notebook.stem, parameters)
-        run = Run(notebook, parameters, folder, "output_dir" in known)
+        run = Run(notebook, parameters, folder, "output_dir" in known, cwd)
         if runs.setdefault(folder, run).notebook != notebook:
             raise ValueError(f"two notebooks are called {notebook.name}: rename one of them")
     if not runs:
@@ -107,7 +144,8 @@ def notebook_parameters(notebook: Path) -> dict[str, Parameter]:
     return {}
 
 
-def read_cells(notebook: Path) -> list[dict]:
+def read_cells(notebook: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook file; ValueError where it is none."""
     if not notebook.is_file():
         raise ValueError(f"there is no notebook {notebook}")
     try:
@@ -116,7 +154,7 @@ def read_cells(notebook: Path) -> list[dict]:
         raise ValueError(f"{notebook} is not a notebook: expected an .ipynb file") from None
 
 
-def _folder_name(stem: str, parameters: dict) -> str:
+def _folder_name(stem: str, parameters: dict[str, Any]) -> str:
     if not parameters:
         return stem
     ends = [str(value).rstrip("/").split("/")[-1] for value in parameters.values()]

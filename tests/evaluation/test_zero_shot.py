@@ -1,7 +1,5 @@
 """Reproducing the paper: embeddings once, draws of prompts, pairs, tuned classifiers, results."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from medclip_helpers import PromptClassifier, runs, training
+from medclip_helpers import PromptClassifier, training
 from medclip_helpers import evaluation as ev
 from medclip_helpers.data import class_numbers, is_exclusive, DATASETS, LABELS
 from medclip_helpers.evaluation import evaluate_classification, pair_probabilities, recall_at_k
@@ -316,69 +314,3 @@ def test_judgement():
 def test_nothing_is_judged_that_has_no_counterpart(place):
     with pytest.raises(ValueError, match="nothing is published for"):
         ev.compare_with_published(measured(0.9, 0.9), *place)
-
-
-# --- results of a run -------------------------------------------------------------------------
-
-
-def write(folder, small_model, name="small", **settings):
-    labels, scores = np.arange(30) % 3, np.random.default_rng(0).normal(size=(30, 3))
-    results = {
-        "zero-shot": evaluate_classification(labels, scores, ["a", "b", "c"], resamples=20),
-        "draws": measured(0.6, 0.7).assign(sd=0.02),
-    }
-    model = runs.describe_model(small_model, name)
-    return runs.write_results(
-        folder, results, model=model, dataset="demo", seed=3, **settings
-    )
-
-
-def test_results_hold_what_a_figure_depends_on(small_model, tmp_path):
-    file = write(tmp_path / "run", small_model, draws=5)
-    record = json.loads(file.read_text())
-    assert record["dataset"] == "demo" and record["seed"] == 3
-    assert record["settings"] == {"draws": 5}
-    assert record["model"]["note"] == small_model.note
-    assert {"torch", "medclip_helpers", "python"} <= set(record["versions"])
-    rows = pd.read_csv(file.parent / "evaluation.csv")
-    assert len(rows) == len(record["results"]) > 10
-    for row, kept in zip(rows.to_dict("records"), record["results"], strict=True):
-        assert row["task"] == kept["task"] and row["value"] == pytest.approx(kept["value"])
-        assert {name for name, value in row.items() if value == value} == set(kept)  # no NaN
-    with pytest.raises(ValueError, match=r"results\['x'\] has columns \['a'\]"):
-        runs.write_results(
-            tmp_path, {"x": pd.DataFrame({"a": [1]})}, model={}, dataset="demo", seed=0
-        )
-
-
-def test_checksum_is_of_the_weights(small_model):
-    first = runs.describe_model(small_model)["sha256"]
-    assert runs.describe_model(small_model, "another name")["sha256"] == first
-    with torch.no_grad():
-        small_model.vision_model.projection_head.weight[0, 0] += 1e-3
-    assert runs.describe_model(small_model)["sha256"] != first
-
-
-def test_markdown_table_of_several_runs(small_model, tmp_path):
-    files = [write(tmp_path / name, small_model, name) for name in ("one", "two")]
-    record = json.loads(files[1].read_text())
-    record["results"] = [row for row in record["results"] if row["task"] == "draws"]
-    files[1].write_text(json.dumps(record))
-    lines = runs.markdown_table([files[0], files[1].parent]).splitlines()
-    assert lines[0] == "| task | figure | one on demo, seed 3 | two on demo, seed 3 |"
-    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
-    cell = "0.700 ± 0.020 (0.690 to 0.710)"
-    assert f"| draws | accuracy, ensemble | {cell} | {cell} |" in lines
-    (shown,) = [line for line in lines if line.startswith("| zero-shot | accuracy |")]
-    assert shown.endswith("| - |")
-    assert sum(small_model.note in line for line in lines) == 2  # a table never goes without it
-
-
-@pytest.mark.parametrize("content", ["{}", "[1]", "no JSON"])
-def test_a_file_that_is_no_result_is_named(content, tmp_path):
-    file = tmp_path / "evaluation.json"
-    file.write_text(content)
-    with pytest.raises(ValueError, match=r"evaluation\.json is not what write_results writes"):
-        runs.markdown_table([file])
-    with pytest.raises(ValueError, match="files is empty"):
-        runs.markdown_table([])

@@ -1,9 +1,7 @@
-"""Checked parameters, the environment line and the result file."""
+"""Checked parameters, and the line about the machine."""
 
-import json
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,12 +9,11 @@ from medclip_helpers.runs import (
     check_parameters,
     environment_report,
     known_parameters,
-    record_result,
     validate,
 )
-from medclip_helpers.runs import parameters as notebook
+from medclip_helpers.runs.parameters import injected_parameters
 
-FORM = '''#@title Parameters
+FORM = """#@title Parameters
 model = "auto"  #@param ["auto", "demo"] {allow-input: true}
 finding = "Edema"  #@param ["Edema", "Atelectasis"]
 seed = 3  #@param {type: "integer"}
@@ -24,7 +21,7 @@ rate = 0.1  #@param {type: "number"}
 scale = 2  #@param {type: "number"}
 ensemble = True  #@param {type: "boolean"}
 note = "é # no form"  #@param {type: "string"}
-limit = None  #@param {type: "raw"}'''
+limit = None  #@param {type: "raw"}"""
 
 
 def test_known_parameters_have_the_forms_types_and_choices():
@@ -84,7 +81,7 @@ def test_check_parameters_reads_what_papermill_writes():
     values = {"model": "a'b\"\\n", "rate": float("nan"), "limit": [1, {"a": None}], "seed": 11}
     injected = translate.codify(values)
     check_parameters(["", FORM, "import os", injected, "check_parameters(In)"])
-    assert notebook.injected_parameters(injected)["model"] == values["model"]
+    assert injected_parameters(injected)["model"] == values["model"]
     with pytest.raises(ValueError, match="unknown parameter 'sed'"):
         check_parameters(["", FORM, translate.codify({"sed": 1})])
 
@@ -106,25 +103,3 @@ def test_environment_report_is_one_line_with_versions():
     assert "\n" not in report
     assert f"torch {torch.__version__.partition('+')[0]}" in report
     assert "medclip_helpers 0" in report and "transformers " in report
-
-
-def test_record_result_writes_plain_json(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    summary = record_result(
-        folder, "été: 3 found", count=np.int64(3), share=torch.tensor(0.25), bad=float("nan"),
-        name="x", nothing=None, right=np.bool_(True),
-    )  # fmt: skip
-    assert summary == "été: 3 found"
-    assert json.loads((folder / "result.json").read_text(encoding="utf-8")) == {
-        "summary": summary,
-        "metrics": {
-            "count": 3, "share": 0.25, "bad": None, "name": "x", "nothing": None, "right": True,
-        },
-    }  # fmt: skip
-    assert [path.name for path in folder.iterdir()] == ["result.json"]
-
-
-@pytest.mark.parametrize("value", [[1], {"a": 1}, np.zeros(0), np.zeros(3)])
-def test_record_result_refuses_what_is_no_number(tmp_path, value):
-    with pytest.raises(ValueError, match="metric 'scores' is a"):
-        record_result(tmp_path, "x", scores=value)

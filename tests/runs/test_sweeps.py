@@ -1,4 +1,4 @@
-"""Batch runs: planning without a kernel, and small notebooks through real ones."""
+"""Sweeps: planning without a kernel, and small notebooks through real ones."""
 
 import csv
 import json
@@ -12,15 +12,17 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from medclip_helpers.runs import execution as batch
+from medclip_helpers.__main__ import main
+from medclip_helpers.runs import plan, plan_files, read_sweep, run_all
 from medclip_helpers.runs.report import figures
+from medclip_helpers.runs.sweep import fingerprint
 
 ROOT = Path(__file__).parents[2]
 FORM = """#@title Parameters
 number = 1  #@param {type: "integer"}
 word = "one"  #@param {type: "string"}
 output_dir = ""  #@param {type: "string"}"""
-CHECK = "from medclip_helpers.notebook import check_parameters, record_result\ncheck_parameters(In)"
+CHECK = "from medclip_helpers.runs import check_parameters, record_result\ncheck_parameters(In)"
 RESULT = 'record_result(output_dir, f"{word} is {number}", double=2 * number)'
 FIGURE = "from PIL import Image\nImage.new('L', (8, 8), 9 * number)"
 
@@ -33,10 +35,13 @@ def write_notebook(path: Path, *cells: str, form: str = FORM) -> Path:
     return path
 
 
-def run_batch(*arguments, cwd: Path) -> subprocess.CompletedProcess:
+def run_medclip(*arguments, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "medclip_helpers.batch", *map(str, arguments)],
-        cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        [sys.executable, "-m", "medclip_helpers", "run", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -63,12 +68,15 @@ def test_list_and_grid_combine(sweep):
         "notebook: count.ipynb\noutput: out\nparameters: {word: x}\n"
         "runs: [{number: 1}, {number: 2}]\ngrid: {word: [a, b]}"
     )
-    pairs, output = batch.read_sweep(path)
+    pairs, output = read_sweep(path)
     assert output == path.parent / "out"
     assert [tuple(chosen.values()) for _, chosen in pairs] == [
-        ("a", 1), ("b", 1), ("a", 2), ("b", 2)
+        ("a", 1),
+        ("b", 1),
+        ("a", 2),
+        ("b", 2),
     ]
-    assert len({run.folder for run in batch.plan(pairs, output)}) == 4
+    assert len({run.folder for run in plan(pairs, output)}) == 4
 
 
 def test_a_list_of_sweeps(sweep):
@@ -76,9 +84,9 @@ def test_a_list_of_sweeps(sweep):
     path = sweep(
         "- {notebooks: [count.ipynb, other.ipynb]}\n- {notebook: count.ipynb, runs: [{number: 7}]}"
     )
-    pairs, output = batch.read_sweep(path)
+    pairs, output = read_sweep(path)
     assert output == path.parent / "runs" / "sweep"
-    runs = batch.plan(pairs, output)
+    runs = plan(pairs, output)
     assert [run.folder.name[:7] for run in runs] == ["count", "other", "count-7"]
     assert runs[1].notebook == other
 
@@ -95,8 +103,10 @@ def test_a_list_of_sweeps(sweep):
         ("{notebook: count.ipynb, runs: {number: 1}}", "`runs` must be a list"),
         ("{notebook: count.ipynb, parameters: [1]}", "`parameters` must be a mapping"),
         ("{notebook: count.ipynb, notebooks: [count.ipynb]}", "expected one"),
-        ("[{notebook: count.ipynb, output: a}, {notebook: count.ipynb, output: b}]",
-         r"`output` is \['a', 'b'\]: expected one"),
+        (
+            "[{notebook: count.ipynb, output: a}, {notebook: count.ipynb, output: b}]",
+            r"`output` is \['a', 'b'\]: expected one",
+        ),
         ("[]", "nothing to run"),
         ("{notebook: gone.ipynb}", "there is no notebook .*gone.ipynb"),
         ("{notebook: sweep.yaml}", "sweep.yaml is not a notebook"),
@@ -107,27 +117,27 @@ def test_a_list_of_sweeps(sweep):
 )
 def test_a_wrong_sweep_is_named_before_anything_runs(sweep, text, message):
     with pytest.raises(ValueError, match=message):
-        batch.plan(*batch.read_sweep(sweep(text)))
+        plan(*read_sweep(sweep(text)))
 
 
 def test_two_notebooks_of_one_name_are_refused(tmp_path):
     (tmp_path / "sub").mkdir()
     pairs = [(write_notebook(tmp_path / name), {}) for name in ("a.ipynb", "sub/a.ipynb")]
     with pytest.raises(ValueError, match=r"two notebooks are called a\.ipynb"):
-        batch.plan(pairs, tmp_path / "out")
+        plan(pairs, tmp_path / "out")
 
 
 def test_fingerprint_follows_notebook_and_parameters_but_not_outputs(tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "number + 1")
-    (run,) = batch.plan([(path, {"number": 2})], tmp_path)
-    before = batch.fingerprint(run)
-    assert batch.fingerprint(run._replace(parameters={"number": 3})) != before
+    (run,) = plan([(path, {"number": 2})], tmp_path)
+    before = fingerprint(run)
+    assert fingerprint(run._replace(parameters={"number": 3})) != before
     notebook = nbformat.read(path, 4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
     nbformat.write(notebook, path)
-    assert batch.fingerprint(run) == before
+    assert fingerprint(run) == before
     write_notebook(path, "number + 2")
-    assert batch.fingerprint(run) != before
+    assert fingerprint(run) != before
 
 
 def test_a_sweep_end_to_end(sweep, tmp_path):
@@ -135,7 +145,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     write_notebook(tmp_path / "odd.ipynb", CHECK, FIGURE, "assert number % 2, 'even'", RESULT)
     path = sweep("notebook: odd.ipynb\noutput: out\ngrid: {number: [1, 2, 3]}")
     (tmp_path / "elsewhere").mkdir()
-    done = run_batch(path, "--processes", 3, cwd=tmp_path / "elsewhere")
+    done = run_medclip(path, "--processes", 3, cwd=tmp_path / "elsewhere")
     assert done.returncode == 1, done.stderr
     assert "odd number=2: FAILED: cell 4 (assert number % 2, 'even'): AssertionError: even" in (
         done.stdout
@@ -158,7 +168,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     kept = (folders[0] / "run.json").stat().st_mtime_ns
     stale = folders[1] / "half-written.csv"
     stale.touch()
-    again = run_batch(path, cwd=tmp_path)
+    again = run_medclip(path, cwd=tmp_path)
     assert again.returncode == 1
     assert "one is 1 | " in again.stdout and "(earlier)" in again.stdout
     assert "1/1" in again.stderr  # only the failed one
@@ -166,7 +176,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     assert not stale.exists()
 
     path.write_text(path.read_text().replace("[1, 2, 3]", "[1, 3]"))
-    assert run_batch(path, cwd=tmp_path).returncode == 0
+    assert run_medclip(path, cwd=tmp_path).returncode == 0
     assert len(read_csv(tmp_path / "out" / "summary.csv")) == 2
 
 
@@ -174,13 +184,12 @@ def test_killed_in_the_middle_no_finished_run_is_lost(sweep, tmp_path):
     wait = "import time\nif number == 2 and word == 'one':\n    time.sleep(600)"
     write_notebook(tmp_path / "slow.ipynb", CHECK, wait, RESULT)
     path = sweep("notebook: slow.ipynb\noutput: out\ngrid: {number: [1, 2]}")
-    records = {
-        run.parameters["number"]: run.record
-        for run in batch.plan(*batch.read_sweep(path))
-    }
+    records = {run.parameters["number"]: run.record for run in plan(*read_sweep(path))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "medclip_helpers.batch", str(path), "--processes", "2"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "medclip_helpers", "run", str(path), "--processes", "2"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
     def status(number: int) -> str:
@@ -196,19 +205,23 @@ def test_killed_in_the_middle_no_finished_run_is_lost(sweep, tmp_path):
     # number 2 would wait again, so the second start has a word with which it does not
     runs = "runs: [{number: 1}, {number: 2, word: two}]"
     path.write_text("notebook: slow.ipynb\noutput: out\n" + runs)
-    assert run_batch(path, cwd=tmp_path).returncode == 0
+    assert run_medclip(path, cwd=tmp_path).returncode == 0
     assert records[1].read_bytes() == finished
     assert [row["summary"] for row in read_csv(tmp_path / "out" / "summary.csv")] == [
-        "one is 1", "two is 2"
+        "one is 1",
+        "two is 2",
     ]
 
 
 def test_interrupted_before_anything_is_done(sweep, tmp_path):
     write_notebook(tmp_path / "slow.ipynb", "import time\ntime.sleep(600)")
-    (run,) = batch.plan(*batch.read_sweep(sweep("notebook: slow.ipynb\noutput: out")))
+    (run,) = plan(*read_sweep(sweep("notebook: slow.ipynb\noutput: out")))
     process = subprocess.Popen(
-        [sys.executable, "-m", "medclip_helpers.batch", tmp_path / "sweep.yaml"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "-m", "medclip_helpers", "run", tmp_path / "sweep.yaml"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         # a shell's background jobs, and so whatever they start, ignore the signal
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -223,22 +236,35 @@ def test_interrupted_before_anything_is_done(sweep, tmp_path):
 
 def test_a_dying_kernel_is_one_failed_run(tmp_path):
     path = write_notebook(tmp_path / "dies.ipynb", "1", "import os; os._exit(9)")
-    (run,) = batch.plan([(path, {})], tmp_path / "out")
-    (record,) = batch.run_all([run], progress=False)
+    (run,) = plan([(path, {})], tmp_path / "out")
+    (record,) = run_all([run], progress=False)
     assert record["status"] == "failed"
     assert record["error"].startswith("cell 3 (import os; os._exit(9)): DeadKernelError")
 
 
 def test_kernels_are_this_interpreter_and_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cell = "import os, sys\nfrom medclip_helpers.notebook import record_result\n" + (
+    cell = "import os, sys\nfrom medclip_helpers.runs import record_result\n" + (
         "record_result(output_dir, sys.executable, threads=int(os.environ['OMP_NUM_THREADS']))"
     )
-    runs = batch.plan([(write_notebook(tmp_path / "who.ipynb", cell), {})], tmp_path / "out")
-    (record,) = batch.run_all(runs, processes=os.cpu_count(), progress=False)
+    runs = plan([(write_notebook(tmp_path / "who.ipynb", cell), {})], tmp_path / "out")
+    (record,) = run_all(runs, processes=os.cpu_count(), progress=False)
     assert record["summary"] == sys.executable
     assert record["metrics"] == {"threads": 1}
     assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_relative_paths_start_at_the_sweep_files_folder_for_all_kernels_at_once(sweep, tmp_path):
+    """And this process, whose threads start the kernels, stays where it is."""
+    cell = "import os, time\ntime.sleep(0.5 * number)\nhere = os.getcwd()\n"
+    cell += "record_result(output_dir, here, moved=here != word)"
+    write_notebook(tmp_path / "where.ipynb", CHECK, cell)
+    path = sweep("notebook: where.ipynb\noutput: out\ngrid: {number: [1, 2, 3]}")
+    runs, output = plan_files([path])
+    before = os.getcwd()
+    seen = [(record["summary"], os.getcwd()) for record in run_all(runs, 2, progress=False)]
+    assert output == tmp_path / "out"
+    assert seen == [(str(tmp_path), before)] * 3
 
 
 @pytest.mark.parametrize(
@@ -247,19 +273,33 @@ def test_kernels_are_this_interpreter_and_share_the_cores(tmp_path, monkeypatch)
         (["gone.yaml"], "expected one existing sweep file"),
         (["a.ipynb", "b.yaml"], "expected one existing sweep file"),
         (["gone.ipynb"], "there is no notebook"),
-        (["gone.ipynb", "--processes", "0"], "--processes must be at least 1"),
     ],
 )
 def test_bad_arguments_end_with_2(arguments, message, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        batch.main(arguments)
-    assert stop.value.code == 2
+    assert main(["run", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_missing_papermill_is_said(capsys, monkeypatch):
-    monkeypatch.setattr(batch, "find_spec", lambda name: None if name == "papermill" else name)
-    with pytest.raises(SystemExit):
-        batch.main(["x.ipynb"])
-    assert "papermill is not installed: python -m pip install papermill" in capsys.readouterr().err
+def test_no_processes_are_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "gone.ipynb", "--processes", "0"])
+    assert "argument --processes: 0 is not 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["papermill", "ipykernel"])
+def test_what_is_missing_is_said(name, tmp_path):
+    write_notebook(tmp_path / "a.ipynb")
+    source = f"import sys; sys.modules[{name!r}] = None\n"
+    source += "import importlib.util as u; find = u.find_spec\n"
+    source += f"u.find_spec = lambda n, *p: None if n == {name!r} else find(n, *p)\n"
+    source += "from medclip_helpers.__main__ import main; sys.exit(main(['run', 'a.ipynb']))"
+    done = subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"medclip run: {name} is not installed: python -m pip install {name}\n"
