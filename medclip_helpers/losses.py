@@ -9,12 +9,14 @@ Half-precision logits are taken to float32 before a softmax.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 
-def _check_matrix(name: str, tensor: Tensor, shape: tuple[int, int]) -> None:
+def _check_matrix(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape:
         raise ValueError(
             f"{name} has shape {tuple(tensor.shape)}, expected {shape} (images, texts)"
@@ -119,6 +121,8 @@ class ImageTextContrastiveLoss(nn.Module):
     `semantic_matching_loss`; the defaults are the published ones.
     """
 
+    model: Any  # a module with three methods, which nn.Module does not have
+
     def __init__(self, model: nn.Module, kind: str = "dot", temperature: float = 1.0):
         super().__init__()
         self.model, self.kind, self.temperature = model, kind, temperature
@@ -143,8 +147,11 @@ class ImageTextContrastiveLoss(nn.Module):
         logits = self.model.compute_logits(image_embeds, text_embeds)
         if img_labels is None or text_labels is None:
             return {"loss_value": info_nce_loss(logits)}
-        labels = [gather_across_processes(x.to(logits.device)) for x in (img_labels, text_labels)]
-        similarity = label_similarity(*labels, kind=self.kind)
+        image_labels, text_labels = (
+            gather_across_processes(labels.to(logits.device))
+            for labels in (img_labels, text_labels)
+        )
+        similarity = label_similarity(image_labels, text_labels, self.kind)
         return {"loss_value": semantic_matching_loss(logits, similarity, self.temperature)}
 
 

@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -87,6 +88,9 @@ class MedCLIPVisionEncoder(nn.Module):
 
     Weights are random; `MedCLIPModel.from_pretrained` or `load_medclip` fill them.
     """
+
+    backbone: Any  # of timm
+    config: dict[str, Any]
 
     def __init__(
         self,
@@ -166,6 +170,8 @@ class MedCLIPTextModel(nn.Module):
     padded; the published weights were trained that way.
     """
 
+    config: BertConfig
+
     def __init__(self, config: BertConfig | None = None, projection_dim: int = 512):
         super().__init__()
         self.config = config or BertConfig(vocab_size=28996)
@@ -207,8 +213,8 @@ class MedCLIPModel(nn.Module):
 
     def __init__(
         self,
-        vision_cls: type[nn.Module] | nn.Module = MedCLIPVisionModelViT,
-        text_model: nn.Module | None = None,
+        vision_cls: type[MedCLIPVisionEncoder] | MedCLIPVisionEncoder = MedCLIPVisionModelViT,
+        text_model: MedCLIPTextModel | None = None,
         logit_scale_init_value: float = 0.07,
     ):
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -161,7 +161,7 @@ def read_batches(
     images: Iterable,
     device: torch.device,
     batch_size: int | None = None,
-) -> Iterator[list[tuple[object, Future]]]:
+) -> Generator[list[tuple[object, Future]]]:
     """Batches of (image, its inputs to come), in order, read by threads.
 
     images: each is what `read_radiograph` takes; one is asked for only when its turn comes.

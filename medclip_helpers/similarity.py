@@ -16,7 +16,7 @@ last layer adds up, not what the layers before it looked at: a position sees its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from operator import length_hint
 from typing import NamedTuple
@@ -60,7 +60,7 @@ def encode_batches(
     processor: MedCLIPProcessor,
     images: Iterable,
     batch_size: int | None = None,
-) -> Iterator[EncodedBatch]:
+) -> Generator[EncodedBatch]:
     """Embeddings of images, a batch at a time; one that cannot be read costs itself alone.
 
     images, batch_size: as for `processor.read_batches`, which also says how they are read.
@@ -68,7 +68,8 @@ def encode_batches(
     reading = closing(read_batches(processor, images, model.device, batch_size))
     with eval_mode(model), reading as batches:
         for batch in batches:
-            pixel_values, errors = [], {}
+            pixel_values: list[Tensor] = []
+            errors: dict[int, Exception] = {}
             for place, (_, inputs) in enumerate(batch):
                 try:
                     pixel_values.append(inputs.result()["pixel_values"])

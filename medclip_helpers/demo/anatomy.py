@@ -43,9 +43,10 @@ def resize(field: np.ndarray, size: int) -> np.ndarray:
 
 def clouds(rng, size: int, cells: int, octaves: int = 2) -> np.ndarray:
     """Smooth random field, mean 0, deviation about 1; `cells` blobs across the picture."""
-    total = sum(
-        resize(rng.standard_normal((cells * 2**k + 3,) * 2), size) / 1.6**k for k in range(octaves)
-    )
+    fields = (rng.standard_normal((cells * 2**k + 3,) * 2) for k in range(octaves))
+    total = np.zeros((size, size), np.float32)
+    for k, field in enumerate(fields):
+        total += resize(field, size) / 1.6**k
     return total / total.std()
 
 
@@ -127,7 +128,8 @@ class Anatomy:
 
     def vessels(self) -> np.ndarray:
         """Branching arteries from both hila; thick near the heart, gone near the wall."""
-        rng, lines = self.rng, []
+        rng = self.rng
+        lines: list[tuple] = []
         for sign in (-1, 1):
             start = np.array([self.middle + sign * 0.075, self.hilum])
             for aim in np.linspace(-1.25, 1.45, 7) + 0.12 * rng.standard_normal(7):

@@ -132,7 +132,9 @@ def support_devices(chest: Anatomy, rng, severity: float, side: str):
     """A breathing tube, a central line, or a pacemaker; more of them with severity."""
     x, y, size = chest.canvas
     sign = 1 if side == "left" else -1
-    m, lines, box = chest.middle, [], 0.0
+    m = chest.middle
+    box: np.ndarray | float = 0.0
+    lines: list[tuple] = []
     kinds = rng.permutation(3)[: 1 + (severity > 0.5) + (severity > 0.85)]
     if 0 in kinds:  # tube in the trachea
         lines.append(([(m - 0.004, 0.0), (m - 0.006, chest.hilum - 0.07)], 0.009))

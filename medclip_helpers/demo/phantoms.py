@@ -73,10 +73,10 @@ def draw_phantom(
     if not 0 <= difficulty <= 1:
         raise ValueError(f"difficulty is {difficulty}, expected a number in [0, 1]")
     # One stream for each purpose, so that a finding does not change the person who has it.
-    person, film, grain, *own = (
+    person, film, grain, *others = (
         np.random.default_rng([seed, k]) for k in range(3 + len(PHANTOM_FINDINGS))
     )
-    own = dict(zip(PHANTOM_FINDINGS, own, strict=True))
+    own = dict(zip(PHANTOM_FINDINGS, others, strict=True))
     chosen = {name: _check(name, value, own) for name, value in (findings or {}).items()}
 
     raised = {}
@@ -94,7 +94,9 @@ def draw_phantom(
             added, masks[name] = DRAW[name](chest, own[name], severity, side)
             density = density + added * (1.12 - 0.24 * difficulty)
     pixels, pose = _expose(density, film, grain, canvas, difficulty)
-    image = Image.fromarray(pixels).transform((size, size), *pose, Image.Resampling.BILINEAR)
+    image = Image.fromarray(pixels).transform(
+        (size, size), Image.Transform.AFFINE, pose, Image.Resampling.BILINEAR
+    )
     masks = {name: _posed(mask, pose) for name, mask in masks.items()}
     image = _mark(image, film)
     return Phantom(np.asarray(image), _labels(chosen), masks, chosen)
@@ -142,13 +144,18 @@ def _expose(density: np.ndarray, rng, grain_rng, canvas, difficulty: float):
     cos, sin = np.cos(turn) / zoom, np.sin(turn) / zoom
     half = size / 2
     offset = half - np.array([cos * half + sin * half, cos * half - sin * half]) + shift * size
-    pose = (Image.Transform.AFFINE, (cos, sin, offset[0], -sin, cos, offset[1]))
+    pose = (cos, sin, offset[0], -sin, cos, offset[1])
     return pixels, pose
 
 
 def _posed(mask: np.ndarray, pose) -> np.ndarray:
     image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return np.asarray(image.transform(image.size, *pose, Image.Resampling.BILINEAR)) > 127
+    return (
+        np.asarray(
+            image.transform(image.size, Image.Transform.AFFINE, pose, Image.Resampling.BILINEAR)
+        )
+        > 127
+    )
 
 
 def _mark(image: Image.Image, rng) -> Image.Image:

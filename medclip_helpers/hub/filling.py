@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -12,9 +13,10 @@ from .names import DROPPED
 from .weights import Checkpoint, read_checkpoint
 
 
-def fill_weights(
-    module: nn.Module, source: Checkpoint | str | Path, assign: bool = False
-) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool = False) -> Module:
     """Give `module` the tensors of a checkpoint, in place, and return it in eval mode.
 
     source: what `read_checkpoint` returns, or reads.
@@ -35,13 +37,13 @@ def fill_weights(
     tensors = {n: tensor.to(expected[n].dtype) for n, tensor in checkpoint.state_dict.items()}
     # Compared above, and not by strict=True, which fills what fits before it complains.
     module.load_state_dict(tensors, strict=False, assign=assign)
+    part: Any
     for part in module.modules():  # buffers that no checkpoint holds, left empty by accelerate
         if any(buffer.is_meta for buffer in part.buffers(recurse=False)):
             part.init_non_persistent_buffers()  # timm's
-    if checkpoint.published:
-        module.note = PUBLISHED_NOTE
-    elif checkpoint.config:
-        module.note = checkpoint.config.get("note", module.note)
+    note = (checkpoint.config or {}).get("note")
+    if note := PUBLISHED_NOTE if checkpoint.published else note:
+        module.note = note  # type: ignore[assignment]  # nn.Module takes any attribute
     return module.eval()
 
 

@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import download, records
 from .names import published_encoder
 from .weights import read_state_dict, unpack_weights, write_safetensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +147,7 @@ def fetch_weights(
 
 def _fetch_weights(name: str, addresses: list, scratch: Path) -> None:
     """Download and convert published weights into `scratch / "ready"`."""
-    state_dict = {}
+    state_dict: dict[str, Tensor] = {}
 
     def unpack(archive: Path) -> None:
         state_dict.clear()

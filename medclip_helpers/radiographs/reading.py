@@ -81,7 +81,7 @@ def _read(source, name: str) -> Image.Image:
     with Image.open(source, formats=FORMATS) as picture:
         deep = picture.mode.startswith("RGB") and ";16" in str(picture.tile)
         image = from_picture(picture, name)
-    if deep and image.getextrema()[1] < 128:
+    if deep and np.asarray(image).max() < 128:
         raise ValueError(
             "16 bits a channel, of which Pillow keeps the upper 8, and these are nearly empty "
             f"(brightest {image.getextrema()[1]} of 255): save it as 16-bit grey"
