@@ -145,8 +145,8 @@ def train_demo(options: argparse.Namespace) -> int:
     from . import experiments
 
     torch.set_num_threads(options.threads)
-    sizes = (options.samples, options.steps, options.test_images)
-    metrics = experiments.train_demo(options.out, options.seed, *sizes)
+    asked = {name: getattr(options, name) for name in ("seed", "samples", "steps", "test_images")}
+    metrics = experiments.train_demo(options.out, **asked)
     sys.stdout.write(f"{options.out}: {json.dumps(metrics['zero_shot'], indent=2)}\n")
     return 0
 

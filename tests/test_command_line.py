@@ -1,0 +1,282 @@
+"""`medclip`: what each verb does, what it says, and with which exit code it ends."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from medclip_helpers import classify_images, load_medclip, training
+from medclip_helpers.__main__ import VERBS, main
+from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
+from medclip_helpers.demo import CHECKPOINT_FOLDER, draw_phantom, sentence_table
+from medclip_helpers.prompts import load_class_prompts
+
+ROOT = Path(__file__).parents[1]
+
+
+def python(source: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", source]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def scans(tmp_path) -> Path:
+    """A folder with two drawn radiographs, and a file that is none."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for seed in range(2):
+        Image.fromarray(draw_phantom(seed).image).save(folder / f"{seed}.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    return folder
+
+
+def refused(arguments: list, capsys) -> str:
+    """What is said on stderr where nothing could start; one line without a traceback."""
+    assert main(list(map(str, arguments))) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith("\n")
+    assert "Traceback" not in said.err
+    return said.err
+
+
+# --- the command itself ---------------------------------------------------------------------------
+
+
+def test_the_console_script_is_this_command():
+    declared = re.search(r"\[project\.scripts\]\n(.*)", (ROOT / "pyproject.toml").read_text())
+    assert declared[1] == 'medclip = "medclip_helpers.__main__:main"'
+
+
+@pytest.mark.parametrize("words", [["--version"], ["--help"], *([v, "--help"] for v in VERBS)])
+def test_version_and_help_are_there_at_once(words):
+    """Which is to say, before torch is loaded, and pandas and matplotlib."""
+    words = " ".join(words).split()
+    source = f"import sys; sys.argv[1:] = {words}\nfrom medclip_helpers.__main__ import main\n"
+    source += "try:\n    main()\nfinally:\n"
+    source += (
+        "    print({'torch', 'numpy', 'matplotlib', 'medclip_helpers.runs'} & set(sys.modules))"
+    )
+    done = python(source)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.removesuffix("set()\n")
+    assert text != done.stdout
+    if words == ["--version"]:
+        assert re.fullmatch(r"medclip-helpers \d+\.\d+\.\d+\n", text)
+    else:
+        example = text.partition("example:\n")[2].strip()
+        assert example.startswith(" ".join(["medclip", *words[:-1]]))
+
+
+def test_the_module_is_the_command():
+    command = [sys.executable, "-m", "medclip_helpers", "classify", "nowhere"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "medclip classify: no image file, folder or pattern at nowhere\n"
+
+
+@pytest.mark.parametrize("words", [[], ["clasify", "x"], ["classify"], ["run"], ["train"]])
+def test_what_is_no_command_is_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "usage: medclip" in capsys.readouterr().err
+
+
+def test_an_interrupt_ends_without_a_traceback(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_from_file", interrupt)
+    assert main(["train", "run.yaml"]) == 130
+
+
+# --- classify -------------------------------------------------------------------------------------
+
+
+def test_classify_writes_what_classify_images_gives(scans, tmp_path, capsys):
+    out = tmp_path / "new" / "scores.csv"
+    assert main(["classify", str(scans), "--model", "demo", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{out}: 2 of 3 images read. Demo model, trained on drawings")
+    assert "3/3" in said.err  # the progress bar
+    paths = sorted(scans.iterdir())
+    asked = load_class_prompts("chexpert")
+    table = classify_images(*load_medclip("demo"), paths, asked, progress=False)
+    written = pd.read_csv(out)
+    pd.testing.assert_frame_equal(written, table, check_dtype=False, atol=1e-5)
+    assert [Path(path).name for path in written["image"]] == ["0.png", "1.png", "broken.png"]
+    assert "broken.png" in written["status"][2]
+    assert list(out.parent.iterdir()) == [out]
+
+
+def test_classify_takes_patterns_prompts_and_the_maximum(scans, tmp_path, capsys):
+    prompts = tmp_path / "prompts.json"
+    prompts.write_text(json.dumps({"heart": ["large heart", "clear lungs"], "lung": ["effusion"]}))
+    out, common = tmp_path / "a.csv", ["--model", "demo", "--prompts", str(prompts)]
+    sources = [str(scans / "[01].png"), str(scans / "0.png")]
+    tables = []
+    for how in ([], ["--ensemble"], ["--maximum", "--batch-size", "1", "--device", "cpu"]):
+        assert main(["classify", *sources, *common, "--out", str(out), *how]) == 0
+        tables.append(pd.read_csv(out))
+    assert "2 of 2 images read" in capsys.readouterr().out  # one of them is named twice
+    assert tables[0].equals(tables[1])
+    assert list(tables[0].columns) == ["image", "heart", "lung", "predicted", "status"]
+    assert (tables[2]["heart"] > tables[0]["heart"]).all()
+    assert tables[2]["lung"].to_numpy() == pytest.approx(tables[0]["lung"].to_numpy(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"": "gone"}, "no image file, folder or pattern at gone"),
+        ({"--model": "vitt"}, "unknown model 'vitt'"),
+        ({"--model": "no/such/folder"}, "no folder or file with weights at no/such/folder"),
+        ({"--prompts": "chexpart"}, "unknown prompts 'chexpart'"),
+        ({"--out": "."}, "--out is a folder, .: expected the name of a CSV file"),
+        ({"--device": "gpu"}, "gpu"),
+    ],
+)
+def test_classify_refuses_before_it_starts(changes, message, scans, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    options = {"--model": "demo", "--out": "scores.csv", **changes}
+    source = options.pop("", scans)
+    words = [word for pair in options.items() for word in pair]
+    said = refused(["classify", source, *words], capsys)
+    assert said.startswith("medclip classify: ") and message in said
+    assert list(tmp_path.iterdir()) == [scans]
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "1.5", "many"])
+def test_a_number_that_is_none_is_refused(number, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["classify", "x", "--batch-size", number])
+    assert f"argument --batch-size: {number} is not 1 or more" in capsys.readouterr().err
+
+
+def test_ensemble_and_maximum_are_one_or_the_other(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["classify", "x", "--ensemble", "--maximum"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
+# --- train ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_file(tmp_path) -> Path:
+    """Two steps of the demo model on eight drawings, an evaluation after each."""
+    labels = dict.fromkeys(CHEXPERT_LABELS, 0.0)
+    rows = []
+    for i in range(8):
+        finding = CHEXPERT_COMPETITION[i % 2]
+        Image.fromarray(draw_phantom(i, {finding: 0.8}).image).save(tmp_path / f"{i}.png")
+        place = {"imgpath": f"{i}.png", "subject_id": i, "report": None}
+        rows.append(place | labels | {finding: 1.0})
+    pd.DataFrame(rows).to_csv(tmp_path / "images.csv", index=False)
+    sentence_table(40).to_csv(tmp_path / "sentences.csv", index=False)
+    prompts = {name: load_class_prompts("chexpert", 3)[name] for name in CHEXPERT_COMPETITION[:2]}
+    (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
+    settings = {
+        "model": "demo",
+        "images": str(tmp_path / "images.csv"),
+        "sentences": str(tmp_path / "sentences.csv"),
+        "evaluate": {
+            "images": str(tmp_path / "images.csv"), "prompts": str(tmp_path / "prompts.yaml"),
+        },
+        "training": {
+            "output_dir": str(tmp_path / "trained"), "batch_size": 4, "max_steps": 2,
+            "checkpoint_steps": 1, "device": "cpu",
+        },
+    }  # fmt: skip
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file
+
+
+def test_train_trains_as_a_run_file_says(run_file, tmp_path, capsys):
+    assert main(["train", str(run_file)]) == 0
+    said = re.search(r"best at step ([12]); the model is in (.+)\n", capsys.readouterr().out)
+    model, _ = load_medclip(said[2], device="cpu")
+    assert Path(said[2]).is_relative_to(tmp_path / "trained")
+    assert not model.training
+    settings = yaml.safe_load(run_file.read_text())
+    settings["training"]["max_steps"] = 3
+    run_file.write_text(yaml.safe_dump(settings))
+    assert main(["train", str(run_file), "--resume"]) == 0
+    assert (tmp_path / "trained" / "checkpoint-3").is_dir()
+
+
+def test_a_wrong_run_file_is_named(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("modell: vit")
+    said = refused(["train", file], capsys)
+    assert said.startswith(f"medclip train: {file}") and "modell" in said
+    assert "gone.yaml" in refused(["train", "gone.yaml"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (training.TrainingStopped("step 7: the loss is nan"), "step 7: the loss is nan"),
+        (ImportError("pip install textaugment"), "pip install textaugment"),
+        (ModuleNotFoundError("No module", name="nltk"), "nltk is not installed: python -m pip"),
+    ],
+)
+def test_what_stops_a_training_is_one_line(error, message, monkeypatch, capsys):
+    def stop(*_):
+        raise error
+
+    monkeypatch.setattr(training, "train_from_file", stop)
+    said = refused(["train", "run.yaml"], capsys)
+    assert said.startswith(f"medclip train: {message}") and said.count("\n") == 1
+
+
+# --- train demo -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_train_demo_again_gives_the_same_checkpoint(tmp_path, capsys):
+    """In small: same arguments, same bytes; another seed, other ones."""
+    arguments = ["--samples", "60", "--steps", "4", "--test-images", "10"]
+    for name, seed in (("one", "0"), ("two", "0"), ("three", "1")):
+        out = ["--seed", seed, "--out", str(tmp_path / name)]
+        assert main(["train", "demo", *arguments, *out]) == 0
+    assert '"accuracy": ' in capsys.readouterr().out
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two", "three")]
+    assert weights[0] == weights[1] != weights[2]
+    written = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert written["recipe"]["samples"] == 60 and written["zero_shot"]["images"] == 10
+    (model, processor), (shipped, its) = (
+        load_medclip(name, device="cpu") for name in (tmp_path / "one", "demo")
+    )
+    assert model.note == shipped.note
+    assert processor.image_processor.size == its.image_processor.size
+
+
+@pytest.mark.parametrize("folder", [CHECKPOINT_FOLDER, CHECKPOINT_FOLDER / "x" / ".." / "mine"])
+def test_train_demo_is_never_written_over_the_shipped_one(folder, capsys):
+    before = {file: file.stat().st_mtime_ns for file in CHECKPOINT_FOLDER.iterdir()}
+    said = refused(["train", "demo", "--out", folder], capsys)
+    assert said.startswith(f"medclip train demo: --out is {folder}, the demo model that ships")
+    assert {file: file.stat().st_mtime_ns for file in CHECKPOINT_FOLDER.iterdir()} == before
+
+
+def test_train_demo_asks_where(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "demo"])
+    assert "the following arguments are required: --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--samples", "--steps", "--test-images", "--threads"])
+def test_train_demo_refuses_a_number_of_nothing(option, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "demo", "--out", str(tmp_path / "x"), option, "0"])
+    assert f"argument {option}: 0 is not 1 or more" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
