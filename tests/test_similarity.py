@@ -1,4 +1,4 @@
-"""Maps add up to the score; the pointing game counts as it says; texts are embedded unpadded."""
+"""Maps add up to the score; texts are embedded unpadded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertTokenizer
 
-from medclip_helpers.evaluation import pointing_game, pointing_hits
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
 from medclip_helpers.similarity import make_embedder, similarity_map
@@ -143,48 +142,3 @@ def test_a_text_past_the_limit_is_refused_not_cut(model, processor):
     assert embedder.texts(["edema " * 75]).shape == (1, 24)
     with pytest.raises(ValueError, match="78 word pieces, expected at most 77: “edema edema"):
         embedder.texts(["edema", "edema " * 76])
-
-
-# --- pointing game ----------------------------------------------------------------------------
-
-
-def test_pointing_counts_cells_on_and_next_to_the_lesion():
-    masks = np.zeros((1, 70, 70), bool)
-    masks[0, 30:40, 30:50] = True  # cells (3, 3) and (3, 4)
-    maps = np.zeros((49, 7, 7))
-    maps.reshape(49, 49)[np.arange(49), np.arange(49)] = 1  # every cell once
-    masks = np.repeat(masks, 49, axis=0)
-    hits, chance = pointing_hits(maps, masks)
-    expected = np.zeros((7, 7), bool)
-    expected[2:5, 2:6] = True
-    np.testing.assert_array_equal(hits.reshape(7, 7), expected)
-    np.testing.assert_allclose(chance, 12 / 49)
-    hits, chance = pointing_hits(maps, masks, reach=0)
-    assert np.flatnonzero(hits).tolist() == [24, 25]
-    np.testing.assert_allclose(chance, 2 / 49)
-
-
-def test_pointing_needs_a_lesion_and_matching_shapes():
-    with pytest.raises(ValueError, match=r"masks\[1\] is empty"):
-        pointing_hits(np.zeros((2, 7, 7)), [np.ones((9, 9)), np.zeros((9, 9))])
-    with pytest.raises(ValueError, match=r"\(1, 7, 7\) and masks \(2, 9, 9\)"):
-        pointing_hits(np.zeros((1, 7, 7)), np.ones((2, 9, 9)))
-
-
-def test_pointing_game_on_phantoms(model, processor):
-    from medclip_helpers.demo import draw_phantom
-
-    texts = {"Cardiomegaly": "the heart is enlarged .", "Pleural Effusion": "effusion on left"}
-    table = pointing_game(model, processor, texts, count=3, seed=5)
-    assert table["finding"].tolist() == list(texts) and table["phantoms"].tolist() == [3, 3]
-    drawn = [draw_phantom(seed, {"Cardiomegaly": 0.8}) for seed in (5, 6, 7)]
-    embedder = make_embedder(model, processor)
-    maps = [embedder.contributions(Image.fromarray(p.image), texts["Cardiomegaly"]) for p in drawn]
-    hits, chance = pointing_hits(maps, [p.masks["Cardiomegaly"] for p in drawn])
-    assert table["accuracy"][0] == pytest.approx(hits.mean())
-    assert table["chance"][0] == pytest.approx(chance.mean()) and 0 < chance.mean() < 1
-    hits, chance = pointing_hits(maps, [p.masks["Cardiomegaly"] for p in drawn], reach=0)
-    assert table["strict_accuracy"][0] == pytest.approx(hits.mean())
-    assert table["strict_chance"][0] == pytest.approx(chance.mean())
-    again = pointing_game(model, processor, texts, count=3, seed=5)
-    assert again.equals(table)

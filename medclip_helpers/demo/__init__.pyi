@@ -5,8 +5,9 @@ from .phantoms import (
     draw_phantom,
     draw_phantoms,
     sample_findings,
+    sample_people,
 )
-from .reports import Sentence, sentence_table, write_report
+from .reports import Sentence, report_phrases, sentence_table, write_report
 from .shipped import CHECKPOINT_FOLDER, DERIVED_LABELS, IMAGE_SIZE
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "Sentence",
     "draw_phantom",
     "draw_phantoms",
+    "report_phrases",
     "sample_findings",
+    "sample_people",
     "sentence_table",
     "write_report",
 ]

@@ -296,3 +296,11 @@ def sentence_table(
     table = pd.DataFrame(labels, columns=list(CHEXPERT_LABELS))
     table.insert(0, "Reports", [s.text for s in sentences])
     return table
+
+
+def report_phrases() -> list[str]:
+    """All phrases that reports are made of, in the order of the tables, for a vocabulary."""
+    groups: list[list[str]] = [*NOUNS.values(), *FRAMES.values(), *DEGREES.values()]
+    groups += SIDES.values()
+    groups += [sentences for states in PLAIN.values() for sentences in states.values()]
+    return [phrase for group in [*groups, NORMAL] for phrase in group]

@@ -1,4 +1,4 @@
-"""Metrics with intervals, the zero-shot protocol, the pointing game, and what the paper reports."""
+"""Metrics with intervals, the zero-shot protocol, the pointing game, what the paper reports."""
 
 import lazy_loader
 

@@ -1,25 +1,19 @@
 from .calibration import calibrate, pair_probabilities
-from .metrics import (
-    AVERAGE,
-    bootstrap,
-    confusion,
-    evaluate_classification,
-    percentile_interval,
-    predict,
-)
+from .intervals import bootstrap, percentile_interval
+from .metrics import AVERAGE, accuracy_and_auroc, confusion, evaluate_classification, is_right
 from .pointing import pointing_game, pointing_hits
 from .published import (
     IN_DOMAIN,
-    METHODS,
-    SOURCE,
-    TEST_IMAGES,
+    PUBLISHED_METHODS,
+    PUBLISHED_SOURCE,
+    PUBLISHED_TEST_IMAGES,
     compare_with_published,
     published_zero_shot,
     zero_shot_of,
 )
 from .retrieval import precision_at_k, recall_at_k
 from .zero_shot import (
-    RULES,
+    PROMPT_RULES,
     Draws,
     class_scores,
     pair_scores,
@@ -32,23 +26,24 @@ __all__ = [
     "AVERAGE",
     "Draws",
     "IN_DOMAIN",
-    "METHODS",
-    "RULES",
-    "SOURCE",
-    "TEST_IMAGES",
+    "PROMPT_RULES",
+    "PUBLISHED_METHODS",
+    "PUBLISHED_SOURCE",
+    "PUBLISHED_TEST_IMAGES",
+    "accuracy_and_auroc",
     "bootstrap",
     "calibrate",
     "class_scores",
     "compare_with_published",
     "confusion",
     "evaluate_classification",
+    "is_right",
     "pair_probabilities",
     "pair_scores",
     "percentile_interval",
     "pointing_game",
     "pointing_hits",
     "precision_at_k",
-    "predict",
     "prompt_scores",
     "published_zero_shot",
     "recall_at_k",

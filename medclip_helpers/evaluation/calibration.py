@@ -5,31 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 
-def pair_probabilities(positive_scores, negative_scores) -> np.ndarray:
+def pair_probabilities(positive_scores: ArrayLike, negative_scores: ArrayLike) -> np.ndarray:
     """Softmax over a finding's positive and negative prompt: probability of the positive one.
 
     Both: scaled cosine similarities of the same shape, for "{}" and "no {}". The result lies in
     [0, 1]; whether it deserves the name is what `calibrate` and a reliability plot are for.
+    Raises ValueError where the shapes differ.
     """
-    from scipy.special import expit
-
     positive, negative = np.asarray(positive_scores, float), np.asarray(negative_scores, float)
     if positive.shape != negative.shape:
         raise ValueError(f"scores have shapes {positive.shape} and {negative.shape}: not pairs")
     return expit(positive - negative)
 
 
-def calibrate(labels, scores, method: str = "sigmoid") -> Callable[[np.ndarray], np.ndarray]:
+def calibrate(
+    labels: ArrayLike, scores: ArrayLike, method: str = "sigmoid"
+) -> Callable[[ArrayLike], np.ndarray]:
     """Learn from labelled images how often a score is right.
 
     labels: (images,) 1 or 0, others are passed over; scores: (images,), of one finding.
     method: "sigmoid" (Platt: logistic regression on the score) or "isotonic", which needs hundreds
         of images. Judge the result on other images than these.
 
-    Returns a function, scores (n,) -> probabilities (n,). Raises ValueError where there are not
-    both kinds of images.
+    Returns a function, scores (n,) -> probabilities (n,). Raises ValueError for another method or
+    shapes, and where there are not both kinds of images.
     """
     labels, scores = np.asarray(labels, float), np.asarray(scores, float)
     if labels.ndim != 1 or labels.shape != scores.shape:
@@ -39,16 +46,10 @@ def calibrate(labels, scores, method: str = "sigmoid") -> Callable[[np.ndarray],
     if len(set(labels)) < 2:
         raise ValueError("labels are all of one kind: expected both 1 and 0 to learn from")
     if method == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
-
         fitted = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
         return fitted.fit(scores, labels).predict
     if method != "sigmoid":
         raise ValueError(f"method is {method!r}, expected 'sigmoid' or 'isotonic'")
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     # Standardised, so that the weak regularisation means the same for any scale of scores.
     fitted = make_pipeline(StandardScaler(), LogisticRegression(C=1e4)).fit(scores[:, None], labels)
     return lambda new: fitted.predict_proba(np.asarray(new, float)[:, None])[:, 1]

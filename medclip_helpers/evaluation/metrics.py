@@ -1,69 +1,22 @@
-"""Scores into figures, each with a bootstrap interval: classification, retrieval, calibration.
+"""Classification in figures, each with a bootstrap interval.
 
-Pure functions of arrays. The figures themselves are scikit-learn's; what is here is the bootstrap,
-which computes them from resampling counts: sorted once, 1,000 resamples cost a few seconds.
+Pure functions of arrays, equal to scikit-learn's (tests/evaluation/test_metrics.py). They are
+computed from resampling counts: sorted once, 1,000 resamples cost a few seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn import metrics
+from numpy.typing import ArrayLike
+
+from .intervals import CountStatistic, bootstrap, percentile_interval
 
 MODES = ("multiclass", "binary", "multilabel")
 AVERAGE = "average"  # the row over classes
-_BLOCK = 2**20  # resampling counts in memory at once
-# Computes statistics, (resamples, statistics), from counts, (resamples, images).
-CountStatistic = Callable[[np.ndarray], np.ndarray]
-
-
-def bootstrap(
-    statistic: CountStatistic,
-    images: int,
-    *,
-    resamples: int = 1000,
-    seed: int = 0,
-    groups: Sequence | None = None,
-) -> np.ndarray:
-    """Statistics of resamples with replacement, (resamples, statistics).
-
-    statistic: counts, how often each image was drawn, (block of resamples, images) float32 ->
-        (block, statistics).
-    groups: (images,), e.g. patient numbers: groups are drawn instead of images, which is right
-        where the images of one patient resemble each other.
-    """
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}, expected at least 1")
-    _, member = np.unique(np.arange(images) if groups is None else groups, return_inverse=True)
-    if len(member) != images:
-        raise ValueError(f"groups has {len(member)} entries, expected one for each of {images}")
-    units = member.max() + 1
-    rng = np.random.default_rng(seed)
-    block = max(1, _BLOCK // units)
-    parts = []
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
-        counts = counts.astype(np.float32)
-        parts.append(statistic(counts if groups is None else counts[:, member]))
-    return np.concatenate(parts)
-
-
-def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end for each column of `samples`; a resample without a value is passed over.
-
-    NaN where no resample has a value. An observed 0 or 1 gives an interval of no width: the
-    bootstrap cannot see what it never drew.
-    """
-    ends = np.full((2, samples.shape[1]), np.nan)
-    known = ~np.isnan(samples).all(axis=0)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    ends[:, known] = np.nanquantile(samples[:, known], tails, axis=0)
-    return ends[0], ends[1]
 
 
 class _Ranked:
@@ -136,7 +89,9 @@ def _decided(
     return np.concatenate(parts, axis=1)
 
 
-def _checked(labels, scores, class_names, mode) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _checked(
+    labels: ArrayLike, scores: ArrayLike, class_names: Sequence[str], mode: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Labels as (images, classes) of 1, 0 and NaN, scores (images, columns), class names."""
     labels, scores = np.asarray(labels, float), np.asarray(scores, float)
     names = list(class_names)
@@ -168,8 +123,8 @@ def _checked(labels, scores, class_names, mode) -> tuple[np.ndarray, np.ndarray,
 
 
 def evaluate_classification(
-    labels,
-    scores,
+    labels: ArrayLike,
+    scores: ArrayLike,
     class_names: Sequence[str],
     mode: str = "multiclass",
     *,
@@ -177,7 +132,7 @@ def evaluate_classification(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-    groups: Sequence | None = None,
+    groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
     """Every figure of a classification with its bootstrap interval.
 
@@ -208,17 +163,17 @@ def evaluate_classification(
         if scores.shape[1] == 2:
             ranked_scores = scores[:, 1:] - scores[:, :1]
     predicted = predict(scores, mode, threshold)
-    rows, statistics = [], []
+    rows: list[tuple[str, str]] = []
+    statistics: list[CountStatistic] = []
     if predicted is not None:
-        decided = partial(_decided, truth, predicted, mode != "multilabel")
-        statistics.append(decided)
+        statistics.append(partial(_decided, truth, predicted, mode != "multilabel"))
         rows.append(("accuracy", AVERAGE))
         rows += [(m, c) for m in ("precision", "recall", "f1") for c in (*names, AVERAGE)]
     both = [i for i in range(len(ranked_names)) if {0.0, 1.0} <= set(ranked_truth[:, i])]
     statistics.append(
         partial(_ranking, [_Ranked(ranked_truth[:, i], ranked_scores[:, i]) for i in both])
     )
-    of_classes = (*(ranked_names[i] for i in both), AVERAGE) if both else ()
+    of_classes = [*(ranked_names[i] for i in both), AVERAGE] if both else []
     rows += [(m, c) for m in ("auroc", "average_precision") for c in of_classes]
 
     def statistic(counts: np.ndarray) -> np.ndarray:
@@ -233,8 +188,28 @@ def evaluate_classification(
     return table
 
 
+def accuracy_and_auroc(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
+    """`accuracy` and `auroc` (mean over classes) of the highest score, without intervals.
+
+    labels: (images,) class numbers. scores: (images, classes). `auroc` is NaN where all images are
+    of one class.
+    """
+    class_names = [str(number) for number in range(np.shape(scores)[1])]
+    found = evaluate_classification(labels, scores, class_names, resamples=1)
+    average = found[found["class"] == AVERAGE].set_index("metric")["value"]
+    return {name: float(average.get(name, np.nan)) for name in ("accuracy", "auroc")}
+
+
+def is_right(labels: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """Whether the highest score is that of the true class.
+
+    labels: (images,) class numbers. scores: (..., images, classes). Returns (..., images).
+    """
+    return np.asarray(scores).argmax(axis=-1) == labels
+
+
 def predict(
-    scores: np.ndarray, mode: str = "multiclass", threshold: float | Sequence[float] | None = None
+    scores: ArrayLike, mode: str = "multiclass", threshold: float | Sequence[float] | None = None
 ) -> np.ndarray | None:
     """Yes (1) or no (0) for each image and class, (images, classes).
 
@@ -254,9 +229,7 @@ def predict(
     return np.concatenate([1 - yes, yes], axis=1) if mode == "binary" else yes
 
 
-def confusion(labels, scores, class_names: Sequence[str]) -> np.ndarray:
+def confusion(labels: ArrayLike, scores: ArrayLike, class_names: Sequence[str]) -> np.ndarray:
     """(classes, classes) counts, rows the true class, columns the one with the highest score."""
-    truth, scores, names = _checked(labels, scores, class_names, "multiclass")
-    return metrics.confusion_matrix(
-        truth.argmax(axis=1), scores.argmax(axis=1), labels=range(len(names))
-    )
+    truth, values, names = _checked(labels, scores, class_names, "multiclass")
+    return (truth.T @ np.eye(len(names))[values.argmax(axis=1)]).astype(int)

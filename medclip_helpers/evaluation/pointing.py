@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from scipy.ndimage import binary_dilation
 
+from ..demo import draw_phantom
+from ..model import MedCLIPModel
+from ..processor import MedCLIPProcessor
 from ..similarity import encode_texts, similarity_map
 
 
-def pointing_hits(contributions, masks, reach: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The pointing game: does a map's maximum lie on the lesion, or within `reach` cells of it?
+def pointing_hits(
+    contributions: ArrayLike, masks: ArrayLike, reach: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each map's maximum lies on the lesion, or within `reach` cells of it.
 
     contributions: (images, h, w). masks: (images, height, width) boolean, True on the lesion; each
     over the same field as the map. A cell lies on the lesion if any of its pixels does.
@@ -35,36 +44,37 @@ def pointing_hits(contributions, masks, reach: int = 1) -> tuple[np.ndarray, np.
         y, x = np.nonzero(mask)
         cells[rows[y], columns[x]] = True
         if reach:
-            cells = binary_dilation(cells, np.ones((3, 3)), iterations=reach)
+            cells = binary_dilation(cells, np.ones((3, 3), bool), iterations=reach)
         hits[i] = cells.flat[values.argmax()]
         chance[i] = cells.mean()
     return hits, chance
 
 
-def pointing_game(model, processor, texts, *, count: int = 50, seed: int = 0):
+def pointing_game(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    texts: Mapping[str, str],
+    *,
+    count: int = 50,
+    seed: int = 0,
+) -> pd.DataFrame:
     """The pointing game on demo phantoms that show one finding each, by finding.
 
     texts: finding -> a text that says it is present. count: phantoms a finding.
-    Returns a DataFrame: finding, phantoms, and as shares in [0, 1]: accuracy and chance (on the
-    lesion or within one cell of it), strict_accuracy and strict_chance (on the lesion).
+
+    Returns `finding`, `phantoms`, and as shares in [0, 1]: `accuracy` and `chance` (on the lesion
+    or within one cell of it), `strict_accuracy` and `strict_chance` (on the lesion).
     """
-    import pandas as pd
-
-    from ..demo import draw_phantom
-
     rows = []
     for number, (finding, text) in enumerate(texts.items()):
-        seeds = seed + number * count + np.arange(count)
-        phantoms = [draw_phantom(int(s), {finding: 0.8}) for s in seeds]
+        first = seed + number * count
+        phantoms = [draw_phantom(first + i, {finding: 0.8}) for i in range(count)]
         pixel_values = processor(images=[p.image for p in phantoms])["pixel_values"]
-        embeds = encode_texts(model, processor, [text])
-        maps = [
-            similarity_map(model, batch, embeds)[:, 0].cpu() for batch in pixel_values.split(16)
-        ]
-        masks = [p.masks[finding] for p in phantoms]
-        shares = [
-            x.mean() for reach in (1, 0) for x in pointing_hits(torch.cat(maps), masks, reach)
-        ]
+        embeds = encode_texts(model, processor, text)
+        batches = [similarity_map(model, batch, embeds) for batch in pixel_values.split(16)]
+        maps = torch.cat(batches)[:, 0].cpu().numpy()
+        masks = np.stack([p.masks[finding] for p in phantoms])
+        shares = [x.mean() for reach in (1, 0) for x in pointing_hits(maps, masks, reach)]
         rows.append((finding, count, *shares))
     names = ["accuracy", "chance", "strict_accuracy", "strict_chance"]
     return pd.DataFrame(rows, columns=["finding", "phantoms", *names])

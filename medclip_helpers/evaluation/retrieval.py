@@ -6,36 +6,41 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
-from .metrics import bootstrap, percentile_interval
+from .intervals import bootstrap_means, percentile_interval
 
 
 def _mean_table(per_image: dict[str, np.ndarray], **resampling) -> pd.DataFrame:
     """Means of columns (images,) with their intervals; `groups` and others as for `bootstrap`."""
     values = np.stack(list(per_image.values()), axis=1).astype(np.float32)
     level = resampling.pop("level", 0.95)
-
-    def mean(counts: np.ndarray) -> np.ndarray:
-        return (counts @ values) / counts.sum(axis=1, keepdims=True)
-
-    low, high = percentile_interval(bootstrap(mean, len(values), **resampling), level)
+    low, high = percentile_interval(bootstrap_means(values, **resampling), level)
     table = pd.DataFrame({"metric": list(per_image), "value": values.mean(axis=0)})
     return table.assign(low=low, high=high, images=len(values))
 
 
-def _similarity(image_embeds, text_embeds) -> np.ndarray:
+def _similarity(
+    image_embeds: ArrayLike, text_embeds: ArrayLike, given: tuple[int, ...], what: str
+) -> np.ndarray:
+    """(images, texts). given: for how many images and texts there are `what`."""
     images, texts = np.asarray(image_embeds, np.float32), np.asarray(text_embeds, np.float32)
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
         raise ValueError(
             f"embeddings have shapes {images.shape} and {texts.shape}, expected (images, dim) and "
             "(texts, dim)"
         )
+    if given != (len(images), len(texts)):
+        raise ValueError(
+            f"{what} for {given[0]} images and {given[1]} texts, expected {len(images)} and "
+            f"{len(texts)}, as many as embeddings"
+        )
     return images @ texts.T
 
 
 def precision_at_k(
-    image_embeds, text_embeds, image_classes, text_classes, ks: Sequence[int] = (1, 2, 5, 10),
-    **resampling,
+    image_embeds: ArrayLike, text_embeds: ArrayLike, image_classes: ArrayLike,
+    text_classes: ArrayLike, ks: Sequence[int] = (1, 2, 5, 10), **resampling,
 ) -> pd.DataFrame:  # fmt: skip
     """How many of an image's k nearest texts are about its finding (paper, section 4.5).
 
@@ -43,11 +48,11 @@ def precision_at_k(
     text_classes (texts,): names or numbers. resampling: as for `bootstrap`, and `level`.
 
     Of texts of equal similarity those of another finding come first, so that a constant scores
-    what it deserves. Rows `P@k` with `value`, `low`, `high`, `images`.
+    what it deserves. Rows `P@k` with `value`, `low`, `high`, `images`. Raises ValueError for
+    embeddings and classes that do not fit, and for a k above the number of texts.
     """
-    similarity = _similarity(image_embeds, text_embeds)
     relevant = np.asarray(image_classes)[:, None] == np.asarray(text_classes)[None]
-    _check_pairing(relevant.shape, similarity.shape, "classes")
+    similarity = _similarity(image_embeds, text_embeds, relevant.shape, "classes")
     if max(ks) > similarity.shape[1]:
         raise ValueError(f"k is {max(ks)}, expected at most the {similarity.shape[1]} texts")
     order = np.lexsort((relevant, -similarity), axis=1)[:, : max(ks)]
@@ -56,33 +61,24 @@ def precision_at_k(
 
 
 def recall_at_k(
-    image_embeds, text_embeds, image_texts: Sequence[str], texts: Sequence[str],
-    ks: Sequence[int] = (1, 5, 10), **resampling,
+    image_embeds: ArrayLike, text_embeds: ArrayLike, image_texts: Sequence[str],
+    texts: Sequence[str], ks: Sequence[int] = (1, 5, 10), **resampling,
 ) -> pd.DataFrame:  # fmt: skip
     """How often an image's own text is among its k nearest, texts of the same words merged.
 
     image_embeds (images, dim); text_embeds (texts, dim) of `texts`; image_texts: each image's own,
     one of `texts`. Two reports of the same words are one text: no model could tell them apart.
 
-    A tie is lost. Rows `R@k` with `value`, `low`, `high`, `images`; and `median rank`.
+    A tie is lost. Rows `R@k` with `value`, `low`, `high`, `images`; and `median rank`. Raises
+    ValueError for embeddings and texts that do not fit.
     """
-    similarity = _similarity(image_embeds, text_embeds)
-    _check_pairing((len(image_texts), len(texts)), similarity.shape, "texts")
-    unique, first = np.unique(np.asarray(texts, dtype=object), return_index=True)
-    place = {text: i for i, text in enumerate(unique)}
-    if unknown := [text for text in image_texts if text not in place]:
+    given = (len(image_texts), len(texts))
+    similarity = _similarity(image_embeds, text_embeds, given, "texts")
+    places = {text: place for place, text in enumerate(texts)}  # each text once
+    if unknown := [text for text in image_texts if text not in places]:
         raise ValueError(f"image_texts holds {unknown[0]!r}, which is not among texts")
-    similarity = similarity[:, first]
-    own = similarity[np.arange(len(similarity)), [place[text] for text in image_texts]]
-    rank = (similarity >= own[:, None]).sum(axis=1)
+    own = similarity[np.arange(len(similarity)), [places[text] for text in image_texts]]
+    rank = (similarity[:, list(places.values())] >= own[:, None]).sum(axis=1)
     table = _mean_table({f"R@{k}": rank <= k for k in ks}, **resampling)
-    table.loc[len(table)] = ["median rank", float(np.median(rank)), np.nan, np.nan, len(rank)]
-    return table
-
-
-def _check_pairing(given: tuple[int, int], expected: tuple[int, int], what: str) -> None:
-    if given != expected:
-        raise ValueError(
-            f"{what} for {given[0]} images and {given[1]} texts, expected {expected[0]} and "
-            f"{expected[1]}, as many as embeddings"
-        )
+    median = {"metric": "median rank", "value": np.median(rank), "images": len(rank)}
+    return pd.concat([table, pd.DataFrame([median])], ignore_index=True)

@@ -1,31 +1,34 @@
-"""The paper's evaluation: model, manifest, prompts and `evaluation` brought together.
+"""The paper's zero-shot protocol: model, images and prompts into scores, and scores into figures.
 
-Images are encoded once; every draw of prompts, every pair and every retrieval is then a product of
-matrices. What is trained (linear probe, fine-tuning, prompt tuning) is in `tuning`, what is kept of
-a run in `run_results`, what the paper reports in `paper`.
+Images are embedded once (`similarity.encode_images`); every draw of prompts and every pair is then
+a product of matrices.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..classifier import PromptClassifier
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts, process_class_prompts
-from .metrics import bootstrap, percentile_interval
+from ..radiographs import read_radiograph
+from ..similarity import encode_images, eval_mode
+from .intervals import bootstrap_means, percentile_interval
+from .metrics import accuracy_and_auroc, is_right
 
 # What a class with several prompts scores, and how often a draw of n prompts answers:
 #   one prompt   each class has one of its prompts; n answers, which differ by wording alone
 #   maximum      the highest of its prompts, what the published code does with ensemble=False
 #   ensemble     the mean of its prompts
-RULES = ("one prompt", "maximum", "ensemble")
+PROMPT_RULES = ("one prompt", "maximum", "ensemble")
 TEMPLATES = ("{}", "no {}")  # a finding's positive and negative prompt
 
 
@@ -36,27 +39,25 @@ def prompt_scores(
     image_embeds: Tensor,
     prompts: Mapping[str, Sequence[str]],
 ) -> dict[str, np.ndarray]:
-    """{class: (images, prompts)} scaled cosines, equal to `PromptClassifier`'s `prompt_logits`.
+    """{class: (images, prompts)} scaled cosines, `PromptClassifier`'s `prompt_logits`.
 
     image_embeds: (images, dim) of `encode_images`. prompts: {class: [prompt, ...]}.
     """
-    inputs = process_class_prompts(prompts, processor)
-    embeds = PromptClassifier(model.eval()).encode_prompts(inputs)
-    images = image_embeds.to(model.device)
-    return {
-        name: model.compute_logits(images, texts).float().cpu().numpy()
-        for name, texts in embeds.items()
-    }
+    classifier = PromptClassifier(model)
+    with eval_mode(model):
+        prompt_embeds = classifier.encode_prompts(process_class_prompts(prompts, processor))
+    scores = classifier.score(image_embeds, prompt_embeds)["prompt_logits"]
+    return {name: values.float().cpu().numpy() for name, values in scores.items()}
 
 
 def class_scores(scores: Mapping[str, np.ndarray], rule: str = "ensemble") -> np.ndarray:
-    """Scores of the classes by one of RULES, (answers, images, classes).
+    """Scores of the classes by one of PROMPT_RULES, (answers, images, classes).
 
     scores: {class: (images, prompts)} of `prompt_scores`. "one prompt" gives as many answers as the
-    class with the fewest has prompts, the others one.
+    class with the fewest has prompts, the others one. Raises ValueError for another rule.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}, expected one of {RULES}")
+    if rule not in PROMPT_RULES:
+        raise ValueError(f"rule is {rule!r}, expected one of {PROMPT_RULES}")
     if rule == "one prompt":
         answers = min(values.shape[1] for values in scores.values())
         by_class = [values[:, :answers].T for values in scores.values()]
@@ -69,8 +70,8 @@ def class_scores(scores: Mapping[str, np.ndarray], rule: str = "ensemble") -> np
 class Draws(NamedTuple):
     """Zero-shot accuracy over draws of prompts.
 
-    runs: a row an answer: `draw`, `prompts` (one of RULES), `accuracy`.
-    summary: a row for each of RULES: `prompts`, `value` (mean over draws), `sd` (over answers),
+    runs: a row an answer: `draw`, `prompts` (one of PROMPT_RULES), `accuracy`.
+    summary: a row for each of them: `prompts`, `value` (mean over draws), `sd` (over answers),
         `lowest`, `highest`, `low`, `high` (interval over images and draws), `answers`, `images`.
     """
 
@@ -82,7 +83,7 @@ def zero_shot_draws(
     model: MedCLIPModel,
     processor: MedCLIPProcessor,
     image_embeds: Tensor,
-    labels: Sequence[int],
+    labels: ArrayLike,
     classes: Sequence[str],
     prompts: str,
     *,
@@ -101,34 +102,30 @@ def zero_shot_draws(
     """
     if draws < 1:
         raise ValueError(f"draws is {draws}, expected at least 1")
-    labels = np.asarray(labels)
-    rows, right = [], {rule: [] for rule in RULES}
+    rows: list[tuple[int, str, float]] = []
+    right: dict[str, list[np.ndarray]] = {rule: [] for rule in PROMPT_RULES}
     for draw in range(draws):
         # Draw d of seed s is not draw d - 1 of seed s + 1.
         drawn = load_class_prompts(prompts, n=per_class, seed=1000 * seed + draw)
         scores = prompt_scores(model, processor, image_embeds, {c: drawn[c] for c in classes})
-        for rule in RULES:
-            hits = class_scores(scores, rule).argmax(axis=2) == labels
-            rows += [(draw, rule, accuracy) for accuracy in hits.mean(axis=1)]
-            right[rule].append(hits.mean(axis=0))
+        for rule in PROMPT_RULES:
+            answers = is_right(labels, class_scores(scores, rule))
+            rows += [(draw, rule, accuracy) for accuracy in answers.mean(axis=1)]
+            right[rule].append(answers.mean(axis=0))
     runs = pd.DataFrame(rows, columns=["draw", "prompts", "accuracy"])
     summary = runs.groupby("prompts", sort=False)["accuracy"].agg(
         value="mean", sd="std", lowest="min", highest="max", answers="size"
     )
-    ends = [_mean_interval(np.stack(right[rule]), seed=seed, **resampling) for rule in RULES]
+    ends = [_mean_interval(np.stack(right[rule]), seed=seed, **resampling) for rule in PROMPT_RULES]
     summary[["low", "high"]] = ends
-    return Draws(runs, summary.assign(images=len(labels)).reset_index())
+    return Draws(runs, summary.assign(images=len(image_embeds)).reset_index())
 
 
 def _mean_interval(
     right: np.ndarray, level: float = 0.95, seed: int = 0, **resampling
 ) -> tuple[float, float]:
     """Interval of the mean of `right`, (draws, images), over images and draws."""
-
-    def accuracies(counts: np.ndarray) -> np.ndarray:
-        return counts @ right.T.astype(np.float32) / counts.sum(axis=1, keepdims=True)
-
-    by_draw = bootstrap(accuracies, right.shape[1], seed=seed, **resampling)
+    by_draw = bootstrap_means(right.T, seed=seed, **resampling)
     drawn = np.random.default_rng((seed, 1)).integers(by_draw.shape[1], size=by_draw.shape)
     means = np.take_along_axis(by_draw, drawn, axis=1).mean(axis=1, keepdims=True)
     low, high = percentile_interval(means, level)
@@ -156,36 +153,29 @@ def pair_scores(
 
 
 def zero_shot_evaluator(
-    processor: MedCLIPProcessor, images: Sequence, labels: Sequence[str], prompts: dict
+    processor: MedCLIPProcessor,
+    images: Iterable,
+    labels: Sequence[str],
+    prompts: Mapping[str, Sequence[str]],
 ) -> Callable[[MedCLIPModel], dict[str, float]]:
     """For `train(evaluate=...)`: how well prompts tell held-out images apart.
 
-    images: what `read_radiograph` takes. labels: the class of each, a key of `prompts`.
-    prompts: {class: [prompt, ...]}.
+    images: what `read_radiograph` takes; read once, and kept in the model's size. labels: the class
+    of each, a key of `prompts`. prompts: {class: [prompt, ...]}.
 
-    The result maps a model to `zero_shot_accuracy`, the share of images whose own class scores
-    highest, and `zero_shot_auroc`, the mean over classes of the area under the ROC curve.
-    Raises ValueError for a label without prompts.
+    The result maps a model, which stays in its mode, to `zero_shot_accuracy`, the share of images
+    whose own class scores highest, and `zero_shot_auroc`, the mean over classes of the area under
+    the ROC curve. Raises ValueError for a label without prompts.
     """
-    from sklearn.metrics import roc_auc_score
-
-    from ..classifier import PromptClassifier
-    from ..prompts import process_class_prompts
-
     if unknown := sorted(set(labels) - set(prompts)):
         raise ValueError(f"no prompts for the classes {unknown}: expected some of {list(prompts)}")
-    pixel_values = processor(images=images)["pixel_values"]
-    prompt_inputs = process_class_prompts(prompts, processor)
-    truth = np.array([list(prompts).index(label) for label in labels])
+    squares = [processor.image_processor.square(read_radiograph(image)) for image in images]
+    truth = [list(prompts).index(label) for label in labels]
 
     def evaluate(model: MedCLIPModel) -> dict[str, float]:
-        with torch.no_grad():
-            scores = PromptClassifier(model.eval())(pixel_values, prompt_inputs)["logits"]
-        scores = scores.float().cpu().numpy()
-        areas = [roc_auc_score(truth == k, scores[:, k]) for k in range(len(prompts)) if k in truth]
-        return {
-            "zero_shot_accuracy": float((scores.argmax(1) == truth).mean()),
-            "zero_shot_auroc": float(np.mean(areas)),
-        }
+        image_embeds = encode_images(model, processor, squares, progress=False)
+        scores = class_scores(prompt_scores(model, processor, image_embeds, prompts))[0]
+        found = accuracy_and_auroc(truth, scores)
+        return {f"zero_shot_{name}": value for name, value in found.items()}
 
     return evaluate

@@ -1,4 +1,4 @@
-"""Evaluation: equal to scikit-learn, intervals that cover, no silent threshold, honest ties."""
+"""Classification: equal to scikit-learn, intervals that cover, no silent threshold."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from sklearn import metrics
 from sklearn.utils import resample
 
 from medclip_helpers import evaluation as ev
+from medclip_helpers.evaluation.metrics import _decided, _Ranked, _ranking
 
 CLASSES = ["a", "b", "c"]
 
@@ -52,8 +53,8 @@ def test_resamples_equal_sklearn_with_weights(decimals):
     counts = np.random.default_rng(1).poisson(1, (5, len(labels))).astype(np.float32)
     truth = np.eye(3)[labels]
     predicted = np.eye(3)[scores.argmax(axis=1)]
-    ranked = [ev._Ranked(truth[:, k], scores[:, k]) for k in range(3)]
-    decided, ranking = ev._decided(truth, predicted, True, counts), ev._ranking(ranked, counts)
+    ranked = [_Ranked(truth[:, k], scores[:, k]) for k in range(3)]
+    decided, ranking = _decided(truth, predicted, True, counts), _ranking(ranked, counts)
     for row, weight in enumerate(counts):
         settings = {"sample_weight": weight}
         assert decided[row, 0] == pytest.approx(
@@ -196,71 +197,14 @@ def test_confusion():
     )
 
 
-# --- retrieval --------------------------------------------------------------------------------
-
-
-def test_precision_at_k_by_hand():
-    texts = np.eye(4)
-    classes = ["x", "y", "x", "y"]
-    images = np.array([[0.9, 0.1, 0.5, 0], [0.9, 0.1, 0.5, 0]])
-    table = ev.precision_at_k(images, texts, ["x", "y"], classes, ks=(1, 2, 4), resamples=10)
-    # image 0 sees x, x, y, y and image 1 the same order
-    assert table.set_index("metric")["value"].to_dict() == {"P@1": 0.5, "P@2": 0.5, "P@4": 0.5}
-    first = ev.precision_at_k(images[:1], texts, ["x"], classes, ks=(1, 2, 3), resamples=10)
-    assert first["value"].tolist() == pytest.approx([1, 1, 2 / 3])
-
-
-def test_a_constant_retrieves_nothing():
-    images, texts = np.ones((6, 2)), np.ones((10, 2))
-    words = [f"text {i}" for i in range(10)]
-    found = ev.precision_at_k(images, texts, [0] * 6, [0] * 5 + [1] * 5, ks=(1, 5), resamples=5)
-    assert found["value"].tolist() == [0, 0]
-    found = ev.recall_at_k(images, texts, words[:6], words, ks=(1, 5), resamples=5)
-    assert found["value"].tolist()[:2] == [0, 0]
-
-
-def test_recall_merges_texts_of_the_same_words():
-    texts = ["normal", "normal", "effusion"]
-    embeds = np.array([[1, 0], [1, 0], [0, 1.0]])
-    images = np.array([[1, 0.1], [1, 0.2], [0.1, 1]])
-    table = ev.recall_at_k(images, embeds, texts, texts, ks=(1,), resamples=5)
-    assert table["value"].tolist() == [1, 1]  # R@1 and median rank
-    two = ["normal", "clear", "effusion"]
-    apart = ev.recall_at_k(images, embeds, two, two, ks=(1,), resamples=5)
-    assert apart["value"].tolist()[0] == pytest.approx(1 / 3)
-
-
-def test_retrieval_errors():
-    with pytest.raises(ValueError, match="at most the 2 texts"):
-        ev.precision_at_k(np.eye(2), np.eye(2), [0, 1], [0, 1], ks=(5,))
-    with pytest.raises(ValueError, match="not among texts"):
-        ev.recall_at_k(np.eye(2), np.eye(2), ["a", "z"], ["a", "b"])
-    with pytest.raises(ValueError, match="as many as embeddings"):
-        ev.precision_at_k(np.eye(2), np.eye(2), [0, 1, 1], [0, 1], ks=(1,))
-
-
-# --- probabilities ----------------------------------------------------------------------------
-
-
-def test_pair_probabilities():
-    scores = ev.pair_probabilities([0, 5.0, 1000.0], [0, 3.0, -1000.0])
-    assert scores.tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1])
-    with pytest.raises(ValueError, match="not pairs"):
-        ev.pair_probabilities([0, 1], [0])
-
-
-@pytest.mark.parametrize("method", ["sigmoid", "isotonic"])
-def test_calibration_repairs_a_badly_scaled_score(method):
-    rng = np.random.default_rng(0)
-    logit = rng.normal(size=8000)
-    labels = (rng.random(8000) < 1 / (1 + np.exp(-logit))).astype(float)
-    labels[::10] = np.nan  # not known, passed over
-    scores = 30 + 8 * logit
-    fitted = ev.calibrate(labels[:4000], scores[:4000], method)
-    found = fitted(scores[4000:])
-    assert ((found >= 0) & (found <= 1)).all()
-    assert np.abs(found - 1 / (1 + np.exp(-logit[4000:]))).mean() < 0.03
-    with pytest.raises(ValueError, match="one kind"):
-        ev.calibrate(np.ones(4), np.arange(4.0))
-    with pytest.raises(ValueError, match="method"):
-        ev.calibrate([0, 1], [0, 1], "magic")
+def test_accuracy_and_auroc_in_short():
+    labels, scores = multiclass(decimals=1)
+    found = ev.accuracy_and_auroc(labels, scores)
+    right = ev.is_right(labels, scores)
+    assert right.tolist() == (scores.argmax(axis=1) == labels).tolist()
+    areas = [metrics.roc_auc_score(labels == k, scores[:, k]) for k in range(3)]
+    assert found == pytest.approx({"accuracy": right.mean(), "auroc": np.mean(areas)})
+    twice = ev.is_right(labels, np.stack([scores, -scores]))
+    assert twice.shape == (2, len(labels)) and twice[0].tolist() == right.tolist()
+    alone = ev.accuracy_and_auroc([1, 1], [[0, 1.0], [1.0, 0]])
+    assert alone["accuracy"] == 0.5 and np.isnan(alone["auroc"])

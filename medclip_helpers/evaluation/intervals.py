@@ -1,0 +1,70 @@
+"""The bootstrap, from resampling counts: what 1,000 resamples of the images say of a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_BLOCK = 2**20  # resampling counts in memory at once
+# Computes statistics, (resamples, statistics), from counts, (resamples, images).
+CountStatistic = Callable[[np.ndarray], np.ndarray]
+
+
+def bootstrap(
+    statistic: CountStatistic,
+    images: int,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+) -> np.ndarray:
+    """Statistics of resamples with replacement, (resamples, statistics).
+
+    statistic: counts, how often each image was drawn, (block of resamples, images) float32 ->
+        (block, statistics).
+    groups: (images,), e.g. patient numbers: groups are drawn instead of images, which is right
+        where the images of one patient resemble each other.
+
+    Raises ValueError for no resamples, and for groups of another number than images.
+    """
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+    _, member = np.unique(np.arange(images) if groups is None else groups, return_inverse=True)
+    if len(member) != images:
+        raise ValueError(f"groups has {len(member)} entries, expected one for each of {images}")
+    units = member.max() + 1
+    rng = np.random.default_rng(seed)
+    block = max(1, _BLOCK // units)
+    parts = []
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        drawn = rng.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
+        counts = counts.astype(np.float32)
+        parts.append(statistic(counts if groups is None else counts[:, member]))
+    return np.concatenate(parts)
+
+
+def bootstrap_means(values: np.ndarray, **resampling) -> np.ndarray:
+    """Means of columns, (images, columns) -> (resamples, columns); `resampling` as `bootstrap`."""
+    values = values.astype(np.float32)
+
+    def means(counts: np.ndarray) -> np.ndarray:
+        return counts @ values / counts.sum(axis=1, keepdims=True)
+
+    return bootstrap(means, len(values), **resampling)
+
+
+def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end for each column of `samples`; a resample without a value is passed over.
+
+    NaN where no resample has a value. An observed 0 or 1 gives an interval of no width: the
+    bootstrap cannot see what it never drew.
+    """
+    ends = np.full((2, samples.shape[1]), np.nan)
+    known = ~np.isnan(samples).all(axis=0)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    ends[:, known] = np.nanquantile(samples[:, known], tails, axis=0)
+    return ends[0], ends[1]

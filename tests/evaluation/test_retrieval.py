@@ -1,0 +1,55 @@
+"""Retrieval: by hand, honest about ties, texts of the same words merged."""
+
+import numpy as np
+import pytest
+
+from medclip_helpers import evaluation as ev
+from medclip_helpers.similarity import encode_texts
+
+
+def test_precision_at_k_by_hand():
+    texts = np.eye(4)
+    classes = ["x", "y", "x", "y"]
+    images = np.array([[0.9, 0.1, 0.5, 0], [0.9, 0.1, 0.5, 0]])
+    table = ev.precision_at_k(images, texts, ["x", "y"], classes, ks=(1, 2, 4), resamples=10)
+    # image 0 sees x, x, y, y and image 1 the same order
+    assert table.set_index("metric")["value"].to_dict() == {"P@1": 0.5, "P@2": 0.5, "P@4": 0.5}
+    first = ev.precision_at_k(images[:1], texts, ["x"], classes, ks=(1, 2, 3), resamples=10)
+    assert first["value"].tolist() == pytest.approx([1, 1, 2 / 3])
+
+
+def test_a_constant_retrieves_nothing():
+    images, texts = np.ones((6, 2)), np.ones((10, 2))
+    words = [f"text {i}" for i in range(10)]
+    found = ev.precision_at_k(images, texts, [0] * 6, [0] * 5 + [1] * 5, ks=(1, 5), resamples=5)
+    assert found["value"].tolist() == [0, 0]
+    found = ev.recall_at_k(images, texts, words[:6], words, ks=(1, 5), resamples=5)
+    assert found["value"].tolist()[:2] == [0, 0]
+
+
+def test_recall_merges_texts_of_the_same_words():
+    texts = ["normal", "normal", "effusion"]
+    embeds = np.array([[1, 0], [1, 0], [0, 1.0]])
+    images = np.array([[1, 0.1], [1, 0.2], [0.1, 1]])
+    table = ev.recall_at_k(images, embeds, texts, texts, ks=(1,), resamples=5)
+    assert table["value"].tolist() == [1, 1]  # R@1 and median rank
+    two = ["normal", "clear", "effusion"]
+    apart = ev.recall_at_k(images, embeds, two, two, ks=(1,), resamples=5)
+    assert apart["value"].tolist()[0] == pytest.approx(1 / 3)
+
+
+def test_retrieval_errors():
+    with pytest.raises(ValueError, match="at most the 2 texts"):
+        ev.precision_at_k(np.eye(2), np.eye(2), [0, 1], [0, 1], ks=(5,))
+    with pytest.raises(ValueError, match="not among texts"):
+        ev.recall_at_k(np.eye(2), np.eye(2), ["a", "z"], ["a", "b"])
+    with pytest.raises(ValueError, match="as many as embeddings"):
+        ev.precision_at_k(np.eye(2), np.eye(2), [0, 1, 1], [0, 1], ks=(1,))
+
+
+def test_retrieval_of_the_own_text_from_encoded_texts(small_model, standin_processor):
+    """Embeddings of `similarity` are what it takes: a text finds itself."""
+    texts = ["edema", "effusion", "cardiac silhouette is enlarged"]
+    embeds = encode_texts(small_model, standin_processor, texts)
+    found = ev.recall_at_k(embeds, embeds, texts, texts, ks=(1,), resamples=10)
+    assert found["value"][0] == 1
