@@ -208,6 +208,11 @@ def sample_findings(
     }
 
 
+def sample_people(count: int, seed: int = 0) -> list[int]:
+    """The seeds of `count` different people, for `draw_phantom` and `sample_findings`."""
+    return [int(np.random.SeedSequence([seed, i]).generate_state(1)[0]) for i in range(count)]
+
+
 def draw_phantoms(
     count: int,
     seed: int = 0,
@@ -222,9 +227,8 @@ def draw_phantoms(
         CHEXPERT_COMPETITION[i % 5]); otherwise `sample_findings` decides.
     """
     phantoms = []
-    for i in range(count):
+    for i, person in enumerate(sample_people(count, seed)):
         one = CHEXPERT_COMPETITION[i % len(CHEXPERT_COMPETITION)] if exclusive else None
-        person = int(np.random.SeedSequence([seed, i]).generate_state(1)[0])
         findings = sample_findings(person, one, difficulty)
         phantoms.append(draw_phantom(person, findings, size, difficulty))
     return phantoms
