@@ -22,8 +22,16 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import precision_recall_fscore_support
 
-from medclip_helpers.data import LABELS, combine_labels, split_report
-from medclip_helpers.data import labeller as sentences
+from medclip_helpers.data import (
+    ABSENT,
+    LABELS,
+    PRESENT,
+    UNCERTAIN,
+    SentenceLabeller,
+    combine_labels,
+    split_report,
+)
+from medclip_helpers.data.labeller import labeller_words
 
 # CheXpert's Edema takes in vascular congestion, its Cardiomegaly an enlarged cardiac shadow.
 HEADINGS = {
@@ -36,7 +44,7 @@ HEADINGS = {
 }
 
 
-class MedspacyLabeller(sentences.SentenceLabeller):
+class MedspacyLabeller(SentenceLabeller):
     """The same terms with medspaCy's ConText for NegEx; the nearest qualifier counts."""
 
     def _add_context(self) -> None:
@@ -44,18 +52,18 @@ class MedspacyLabeller(sentences.SentenceLabeller):
 
         self._context = ConText(self._nlp)
         directions = {"preceding": "FORWARD", "following": "BACKWARD", "pseudo": "PSEUDO"}
-        for category, words in (
-            ("NEGATED_EXISTENCE", sentences.DENIAL),
-            ("POSSIBLE_EXISTENCE", sentences.DOUBT),
-            ("HISTORICAL", sentences.PAST),
+        for category, name in (
+            ("NEGATED_EXISTENCE", "denial"),
+            ("POSSIBLE_EXISTENCE", "doubt"),
+            ("HISTORICAL", "past"),
         ):
-            for place, terms in words.items():
+            for place, terms in labeller_words()[name].items():
                 rules = [ConTextRule(t, category, direction=directions[place]) for t in terms]
                 self._context.add(rules)
 
     def _states(self, doc) -> list[float]:
         self._context(doc)
-        states = {"NEGATED_EXISTENCE": sentences.ABSENT, "POSSIBLE_EXISTENCE": sentences.UNCERTAIN}
+        states = {"NEGATED_EXISTENCE": ABSENT, "POSSIBLE_EXISTENCE": UNCERTAIN}
 
         def distance(modifier, mention) -> int:
             start, end = modifier.modifier_span
@@ -65,7 +73,7 @@ class MedspacyLabeller(sentences.SentenceLabeller):
             min(ent._.modifiers, key=lambda m, ent=ent: distance(m, ent), default=None)
             for ent in doc.ents
         ]
-        return [states.get(m.category, np.nan) if m else sentences.PRESENT for m in nearest]
+        return [states.get(m.category, np.nan) if m else PRESENT for m in nearest]
 
 
 def read_reports(archive: Path) -> pd.DataFrame:
@@ -126,7 +134,7 @@ def main() -> int:
         return 2
     reports = reports[reports["text"].map(lambda text: bool(split_report(text, 1)))]
     reports = reports.reset_index(drop=True)
-    engines = {"negspacy": sentences.SentenceLabeller, "medspacy": MedspacyLabeller}
+    engines = {"negspacy": SentenceLabeller, "medspacy": MedspacyLabeller}
     labeller = engines[arguments.engine]()
     start = time.perf_counter()
     labels = label_reports(reports, labeller)

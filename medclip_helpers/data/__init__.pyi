@@ -1,8 +1,8 @@
 from .augmentation import TextAugmentation, image_augmentation
+from .catalogue import DATASETS, DataSet
 from .collator import MedCLIPCollator
 from .datasets import LabelledImages, PairedDataset, UnpairedDataset
-from .drawings import draw_images, true_classes, write_sentences
-from .folders import DATASETS, DataSet
+from .drawings import draw_images, draw_studies, true_classes, write_reports, write_sentences
 from .labeller import SentenceLabeller, label_sentences
 from .labels import (
     ABSENT,
@@ -37,6 +37,7 @@ __all__ = [
     "class_numbers",
     "combine_labels",
     "draw_images",
+    "draw_studies",
     "encode_labels",
     "image_augmentation",
     "is_exclusive",
@@ -48,5 +49,6 @@ __all__ = [
     "read_sentences",
     "split_report",
     "true_classes",
+    "write_reports",
     "write_sentences",
 ]

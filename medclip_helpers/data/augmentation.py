@@ -7,45 +7,37 @@ import random
 import re
 import warnings
 from functools import cache
+from itertools import groupby
+from pathlib import Path
 
+import nltk
 import numpy as np
+from torchvision.transforms import v2
 
 from ..constants import IMAGE_SIZE
+from ..hub import read_settings
 from ..radiographs import to_square
-from . import labeller as sentences
-
-_LATERALITY = """
-    left right bilateral bilaterally unilateral both either upper mid middle lower apical apex
-    basilar base bases lobe lobes medial lateral anterior posterior retrocardiac perihilar hilar
-""".split()
-_DENIAL = """
-    no not non without none never neither nor cannot absent absence deny denies denied negative free
-    clear normal unremarkable resolved resolution cleared stable unchanged
-""".split()
-# Words at which a denial or a doubt may end: a swap across them would move a finding out of it.
-_BORDERS = """
-    and or but although though however except which with versus vs yet still than nor then while
-    is are was were be been has have had there this that
-""".split()
-
-
-def _words(terms: list[str]) -> set[str]:
-    return set(re.findall(r"[a-z]+", " ".join(terms)))
+from .labeller import labeller_words
 
 
 @cache
 def protected_words() -> frozenset[str]:
     """Words that augmentation never deletes, swaps or replaces: denials, doubts, sides and places,
     the words of the findings, and the conjunctions between them."""
-    words = {*_LATERALITY, *_DENIAL, *_BORDERS}
-    for name in ("TERMS", "DOUBTFUL_TERMS", "NORMAL_TERMS", "DENIAL", "DOUBT", "PAST"):
-        for terms in getattr(sentences, name).values():
-            words |= _words(terms)
-    return frozenset(words | _words(sentences.NO_FINDING_TERMS) | _words(sentences.OTHER_TERMS))
+    own = read_settings(Path(__file__).with_name("augmentation.yaml"))
+    terms = [
+        term for part in labeller_words().values() for terms in part.values() for term in terms
+    ]
+    return frozenset(re.findall(r"[a-z]+", " ".join([*own.values(), *terms])))
 
 
 def _is_free(word: str) -> bool:
     return word.isalpha() and word.lower() not in protected_words()
+
+
+def _runs(words: list[str]) -> list[tuple[bool, list[str]]]:
+    """The words in runs: (free to change, words)."""
+    return [(free, list(run)) for free, run in groupby(words, _is_free)]
 
 
 @cache
@@ -54,14 +46,11 @@ def _eda() -> tuple:
 
     Its constructor would download NLTK data and reseed Python's global generator, so it is not run.
     """
-    try:
-        spec = importlib.util.find_spec("textaugment.eda")
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None:
-        raise ImportError("augmenting text needs textaugment: pip install textaugment")
+    # Here, because scikit-learn loads slowly.
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
+    spec = importlib.util.find_spec("textaugment.eda")
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     eda = module.EDA.__new__(module.EDA)
@@ -71,10 +60,8 @@ def _eda() -> tuple:
 
 @cache
 def _has_wordnet() -> bool:
-    from nltk.corpus import wordnet
-
     try:
-        wordnet.synsets("lung")
+        nltk.corpus.wordnet.synsets("lung")
     except LookupError:
         warnings.warn(
             "NLTK's WordNet is not installed: text is augmented by swap and deletion only "
@@ -105,34 +92,20 @@ class TextAugmentation:
         module.random = random.Random(int(rng.integers(2**63)))
         operations = ["swap", "deletion", *(["synonym"] if _has_wordnet() else [])]
         operation = operations[rng.integers(len(operations))]
-        parts = _runs(text.split())
-        chosen = [k for k, (free, words) in enumerate(parts) if free and len(words) > 1]
-        if operation == "synonym":
-            chosen = [k for k, (free, _) in enumerate(parts) if free]
+        change = {
+            "swap": eda.random_swap,
+            "deletion": lambda run: eda.random_deletion(run, p=self.deletion),
+            "synonym": eda.synonym_replacement,
+        }[operation]
+        runs = _runs(text.split())
+        shortest = 1 if operation == "synonym" else 2
+        chosen = [k for k, (free, words) in enumerate(runs) if free and len(words) >= shortest]
         if chosen and operation != "deletion":
             chosen = [chosen[rng.integers(len(chosen))]]
+        parts = [" ".join(words) for _, words in runs]
         for k in chosen:
-            run = " ".join(parts[k][1])
-            if operation == "deletion":
-                run = eda.random_deletion(run, p=self.deletion)
-            elif operation == "swap":
-                run = eda.random_swap(run)
-            else:
-                run = eda.synonym_replacement(run)
-            parts[k] = (True, [run])
-        return " ".join(word for _, words in parts for word in words)
-
-
-def _runs(words: list[str]) -> list[tuple[bool, list[str]]]:
-    """The words in runs: (free to change, words)."""
-    runs: list[tuple[bool, list[str]]] = []
-    for word in words:
-        free = _is_free(word)
-        if runs and runs[-1][0] == free:
-            runs[-1][1].append(word)
-        else:
-            runs.append((free, [word]))
-    return runs
+            parts[k] = change(parts[k])
+        return " ".join(parts)
 
 
 def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
@@ -145,8 +118,6 @@ def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
     1/16; then resize to 8/7 of `size` (256 for 224) and crop at random. Source: the published
     pretraining script. Draws from torch's CPU generator, which `MedCLIPCollator` seeds.
     """
-    from torchvision.transforms import v2
-
     return v2.Compose(
         [
             v2.Lambda(to_square),

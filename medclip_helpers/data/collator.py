@@ -1,4 +1,4 @@
-"""Samples into model inputs."""
+"""The collator: samples of a dataset into one batch of model inputs."""
 
 from __future__ import annotations
 

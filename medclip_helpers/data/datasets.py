@@ -1,6 +1,4 @@
-"""Training data: unpaired and paired datasets, and the collator.
-
-Reading manifests and reports is in `manifests`; its functions can be had from here as well.
+"""What torch trains on: images with sentences, unpaired and paired, and images with labels.
 
 Datasets hold no random state. `dataset[g]` is sample `i` of epoch `epoch`, where
 `epoch, i = divmod(g, len(dataset))`, and depends on (seed, epoch, i) alone: whatever the workers,

@@ -2,79 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, repeat
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ..constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
-from ..demo import DERIVED_LABELS, draw_phantoms, sample_findings, write_report
-from ..processor import MedCLIPProcessor
+from ..constants import CHEXPERT_COMPETITION
+from ..demo import (
+    DERIVED_LABELS,
+    IMAGE_SIZE,
+    draw_phantom,
+    sample_findings,
+    sample_people,
+    write_report,
+)
+from ..processor import MedCLIPImageProcessor, MedCLIPProcessor
 from .labels import LABELS
 from .splits import SPLITS
 from .tables import FIRST_COLUMNS
 
 DEMO_SIZES = {"train": 500, "valid": 100, "test": 500}  # drawings
 DEMO_STREAM = 10**8  # seeds of drawings, far from those that the demo model was trained on
+_BLOCK = 100  # people whom `draw_images` samples with one seed
+
+
+def draw_studies(
+    people: Sequence[int],
+    exclusive: Iterable[str] | None = None,
+    size: int = IMAGE_SIZE,
+    drawn_size: int = 224,
+    derived: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Drawn chests and the reports about them as a manifest, a row a person.
+
+    people: their seeds, as `sample_people` gives them; a person is the same in any table.
+    exclusive: the one finding that each of them has; by default a mix as in a hospital.
+    size: pixels a side of the images, which a processor of this size makes of the drawings.
+    drawn_size: pixels a side of the drawings.
+    derived: keep the DERIVED_LABELS, which follow from others and of which no sentence speaks;
+        otherwise they are blank, as in the demo model's training.
+
+    Returns `imgpath` (PIL images, mode "L"), `subject_id`, `report` and the 14 labels, float32.
+    """
+    square = MedCLIPImageProcessor(size).square
+    rows = []
+    bar = tqdm(people, desc="drawing", disable=not progress)
+    one_each: Iterable[str | None] = exclusive or repeat(None)
+    for person, one in zip(bar, one_each, strict=False):  # that may be endless
+        findings = sample_findings(person, one)
+        drawn = draw_phantom(person, findings, drawn_size)
+        report = ". ".join(sentence.text for sentence in write_report(findings, person))
+        image = square(Image.fromarray(drawn.image))
+        rows.append([image, f"drawing-{person}", f"{report}.", *drawn.labels])
+    table = pd.DataFrame(rows, columns=[*FIRST_COLUMNS, *LABELS])
+    if not derived:
+        table[list(DERIVED_LABELS)] = np.nan
+    return table.astype(dict.fromkeys(LABELS, np.float32))
 
 
 def draw_demo(sizes: Mapping[str, int], seed: int, progress: bool) -> pd.DataFrame:
     """Drawn chests with one of the five findings each, of people whom the demo model never saw."""
-    from PIL import Image
-
-    from ..demo import DERIVED_LABELS, IMAGE_SIZE, draw_phantom, sample_findings, write_report
-    from ..processor import MedCLIPImageProcessor
-
-    square = MedCLIPImageProcessor(IMAGE_SIZE).square
     stream = DEMO_STREAM * (seed + 1)
-    people = [
-        (split, i, stream + DEMO_STREAM // 10 * place + i)
-        for place, split in enumerate(SPLITS)
-        for i in range(sizes[split])
-    ]
-    rows = []
-    for split, i, person in tqdm(people, desc="drawing", disable=not progress):
-        findings = sample_findings(person, CHEXPERT_COMPETITION[i % len(CHEXPERT_COMPETITION)])
-        drawn = draw_phantom(person, findings)
-        report = ". ".join(sentence.text for sentence in write_report(findings, person))
-        image = square(Image.fromarray(drawn.image))
-        rows.append([image, f"drawing-{person}", f"{report}.", split, *drawn.labels])
-    table = pd.DataFrame(rows, columns=[*FIRST_COLUMNS, *LABELS])
-    table[DERIVED_LABELS] = np.nan  # as in the demo model's training
-    return table.astype(dict.fromkeys(LABELS, np.float32))
-
-
-CHUNK = 100  # drawings in memory with their masks
-
-
-def draw_images(
-    count: int, seed: int, processor: MedCLIPProcessor, exclusive: bool = False, progress=True
-) -> pd.DataFrame:
-    """Drawn chests as a manifest: `imgpath` (PIL, already in the processor's size), 14 labels.
-
-    exclusive: exactly one of the five competition findings each.
-    """
-    images, labels = [], []
-    starts = tqdm(range(0, count, CHUNK), desc="drawing", unit=f"x{CHUNK}", disable=not progress)
-    for start in starts:
-        chunk = draw_phantoms(min(CHUNK, count - start), seed + start, exclusive=exclusive)
-        images += [processor.image_processor.square(Image.fromarray(p.image)) for p in chunk]
-        labels += [p.labels for p in chunk]
-    table = pd.DataFrame(np.stack(labels), columns=list(CHEXPERT_LABELS))
-    table[DERIVED_LABELS] = np.nan
-    table.insert(0, "imgpath", images)
+    drawings = [(place, i) for place, split in enumerate(SPLITS) for i in range(sizes[split])]
+    people = [stream + DEMO_STREAM // 10 * place + i for place, i in drawings]
+    exclusive = [CHEXPERT_COMPETITION[i % len(CHEXPERT_COMPETITION)] for _, i in drawings]
+    table = draw_studies(people, exclusive, progress=progress)
+    table.insert(len(FIRST_COLUMNS), "split", [SPLITS[place] for place, _ in drawings])
     return table
 
 
-def write_sentences(count: int, seed: int) -> pd.DataFrame:
-    """The sentences of `count` reports as a table: `Reports` and the 14 labels."""
-    reports = (write_report(sample_findings(seed + i), seed + i) for i in range(count))
-    sentences = [(s.text, *s.labels) for report in reports for s in report]
-    return pd.DataFrame(sentences, columns=["Reports", *CHEXPERT_LABELS])
+def draw_images(
+    count: int,
+    seed: int,
+    processor: MedCLIPProcessor,
+    exclusive: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """`draw_studies` of `count` people, in the processor's size; what the demo model learns from.
+
+    exclusive: exactly one of the five competition findings each, in turn.
+    """
+    people = [
+        person
+        for start in range(0, count, _BLOCK)
+        for person in sample_people(min(_BLOCK, count - start), seed + start)
+    ]
+    one = cycle(CHEXPERT_COMPETITION) if exclusive else None
+    return draw_studies(people, one, processor.image_processor.size, progress=progress)
 
 
 def true_classes(images: pd.DataFrame) -> list[str]:
     """The one competition finding of each exclusively drawn image."""
-    return images[list(CHEXPERT_COMPETITION)].idxmax(axis=1).tolist()
+    return images[list(CHEXPERT_COMPETITION)].idxmax(axis=1).astype(str).tolist()
+
+
+def write_reports(people: Iterable[int], seeds: Iterable[int] | None = None) -> pd.DataFrame:
+    """The sentences of reports about people as a table: `study`, `Reports` and the 14 labels.
+
+    people: their seeds, as for `draw_studies`. seeds: of the reports' wording; by default as well.
+    study: the place of the person in `people`.
+    """
+    people = list(people)
+    reports = [
+        write_report(sample_findings(person), seed)
+        for person, seed in zip(people, people if seeds is None else seeds, strict=True)
+    ]
+    rows = [(i, s.text, *s.labels) for i, report in enumerate(reports) for s in report]
+    table = pd.DataFrame(rows, columns=["study", "Reports", *LABELS])
+    return table.astype(dict.fromkeys(LABELS, np.float32))
+
+
+def write_sentences(count: int, seed: int) -> pd.DataFrame:
+    """The sentences of `count` reports as a table: `Reports` and the 14 labels."""
+    return write_reports(range(seed, seed + count)).drop(columns="study")

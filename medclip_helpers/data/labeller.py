@@ -1,7 +1,7 @@
 """CheXpert labels for report sentences that have none: a term list and negspaCy's NegEx.
 
-Which words name a finding is written here; whether a mention is denied, doubted or affirmed is
-decided by NegEx (Chapman et al. 2001), as negspaCy implements it. An optional extra:
+Which words name a finding stands in labeller.yaml; whether a mention is denied, doubted or affirmed
+is decided by NegEx (Chapman et al. 2001), as negspaCy implements it. An optional extra:
 `pip install negspacy`.
 
 Measured on the 1,962 Open-i reports with even numbers (the terms were written on the odd ones)
@@ -24,127 +24,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ..hub import read_settings
 from .labels import ABSENT, LABELS, PRESENT, UNCERTAIN, combine_labels
 from .sentences import normalize_sentence
 
 _INSTALL = "labelling sentences needs negspaCy: pip install negspacy"
-_OTHER = "other"
-# A term is a sequence of words: "a|b" is either, a final "?" makes a word optional, and "..." skips
-# up to six words. What stands after "..." is the mention that a negation applies to.
-TERMS: dict[str, list[str]] = {
-    "Enlarged Cardiomediastinum": [
-        "cardiomediastinal|mediastinal|mediastinum ... enlarged|widened|prominent|enlargement",
-        "widened|enlarged|prominent mediastinum|mediastinal|cardiomediastinal",
-        "mediastinal|cardiomediastinal widening|enlargement",
-    ],
-    "Cardiomegaly": [
-        "cardiomegaly",
-        "heart|cardiac ... enlarged|enlargement",
-        "enlarged heart|cardiac",
-        "enlargement of the? cardiac|heart",
-        "heart|cardiac ... large",
-        "large|prominent heart|cardiac",
-    ],
-    "Lung Lesion": [
-        "nodule|nodules|mass|masses|nodular|lesion|lesions",
-        "granuloma|granulomas|tumor|carcinoma|neoplasm|malignancy",
-        "metastasis|metastases|metastatic",
-    ],
-    "Lung Opacity": [
-        "opacity|opacities|opacification|infiltrate|infiltrates|infiltration",
-        "airspace|interstitial disease|process|disease|markings|thickening",
-        "air space disease",
-        "density|densities",
-        "scar|scarring",
-    ],
-    "Edema": [
-        "edema",
-        "pulmonary|vascular vascular? congestion",
-        "congestive heart? failure|changes",
-        "heart failure|chf",
-        "kerley",
-    ],
-    "Consolidation": ["consolidation|consolidations|consolidative|consolidated"],
-    "Pneumonia": ["pneumonia|pneumonias|pneumonitis|bronchopneumonia", "infection|infectious"],
-    "Atelectasis": ["atelectasis|atelectases|atelectatic", "volume loss", "loss of volume"],
-    "Pneumothorax": ["pneumothorax|pneumothoraces|hydropneumothorax"],
-    "Pleural Effusion": [
-        "pleural? effusion|effusions",
-        "pleural fluid",
-        "hydrothorax|hydropneumothorax|hemothorax",
-    ],
-    "Pleural Other": ["pleural thickening|scarring|plaque|plaques|calcification", "fibrothorax"],
-    "Fracture": ["fracture|fractures|fractured"],
-    "Support Devices": [
-        "catheter|catheters|pacemaker|icd|aicd|port|picc|tube|tubes|line|lines|stent|stents",
-        "clip|clips|wire|wires|sutures|prosthesis|valve|device|devices|hardware|leads|lead",
-        "sternotomy|tracheostomy|cabg",
-    ],
-}
-# Signs that leave it open.
-DOUBTFUL_TERMS: dict[str, list[str]] = {
-    "Cardiomegaly": [
-        "heart|cardiac ... upper limits",
-        "heart|cardiac ... borderline",
-        "borderline enlarged? heart|cardiac",
-    ],
-    "Pleural Effusion": [
-        "costophrenic ... blunted|blunting",
-        "blunting|blunted ... costophrenic",
-    ],
-}
-# Words of the list above that mean something else here.
-OTHER_TERMS = ["pericardial effusion|effusions", "soft tissue edema", "laryngeal edema"]
-# Statements that something is as it should be: absent without a word of negation.
-NORMAL_TERMS: dict[str, list[str]] = {
-    "Cardiomegaly": ["heart|cardiac ... normal|unremarkable", "normal heart|cardiac"],
-    "Enlarged Cardiomediastinum": [
-        "mediastinal|mediastinum|cardiomediastinal ... normal|unremarkable",
-        "normal|unremarkable cardiomediastinal|mediastinal|mediastinum",
-    ],
-    "Lung Opacity": ["lung|lungs ... clear", "clear lungs"],
-    "Pleural Effusion": ["costophrenic ... sharp|clear"],
-}
-# Statements that nothing is wrong.
-NO_FINDING_TERMS = [
-    "no acute cardiopulmonary|pulmonary|cardiac|disease|findings|finding|abnormality|process",
-    "no active|evidence disease|cardiopulmonary",
-    "normal chest|exam|examination|study|radiograph",
-    "unremarkable chest|exam|examination|study",
-    "chest ... normal",
-]
-# Radiologists' ways to deny and to doubt that NegEx's clinical terms lack, before the finding
-# ("preceding") and after it. Doubt ends the reach of a denial: "no edema, possible pneumonia".
-DENIAL = {
-    "pseudo": ["no change", "without change", "without significant interval change"],
-    "preceding": ["free of", "clear of", "resolution of", "negative for", "neither", "nor"],
-    "following": [
-        "has resolved", "have resolved", "have cleared", "not seen", "is not", "is not visualized",
-        "is not identified", "is not seen", "absent",
-    ],
-}  # fmt: skip
-DOUBT = {
-    "preceding": [
-        "possible", "possibly", "probable", "probably", "likely", "may", "might", "could",
-        "question", "question of", "questionable", "equivocal", "suspected", "suspicion of",
-        "suspicious for", "concerning for", "concern for", "worrisome for", "suggesting",
-        "suggests", "suggestive of", "favoring", "versus", "vs", "evaluate for", "rule out",
-        "cannot exclude", "cannot rule out", "differential includes",
-        "differential diagnosis includes",
-    ],
-    "following": [
-        "not excluded", "cannot be excluded", "cannot be ruled out", "not ruled out",
-        "is possible", "is suspected", "is questioned", "difficult to exclude",
-        "difficult to entirely exclude",
-    ],
-}  # fmt: skip
-PAST = {"preceding": ["history of", "h / o"]}
+_OTHER = "other"  # the label, in labeller.yaml, of what only looks like a finding
 _GAP = 6  # words that "..." may skip
+
+
+@cache
+def labeller_words() -> dict[str, dict[str, list[str]]]:
+    """Terms and qualifiers, as labeller.yaml says, which explains them.
+
+    {"present", "uncertain", "absent": {label: terms}}, {"denial", "doubt", "past": {place: words}}.
+    """
+    return read_settings(Path(__file__).with_name("labeller.yaml"))
 
 
 def _token_patterns(term: str) -> tuple[list[dict], list[dict]]:
@@ -179,14 +80,8 @@ class SentenceLabeller:
         self._nlp = spacy.blank("en")
         self._matcher = Matcher(self._nlp.vocab)
         self._rules: dict[str, tuple[str, float, int]] = {}  # label, state, length of the lead
-        for terms_of, state in (
-            (TERMS, PRESENT),
-            (DOUBTFUL_TERMS, UNCERTAIN),
-            (NORMAL_TERMS, ABSENT),
-            ({"No Finding": NO_FINDING_TERMS}, PRESENT),
-            ({_OTHER: OTHER_TERMS}, PRESENT),
-        ):
-            for label, terms in terms_of.items():
+        for name, state in (("present", PRESENT), ("uncertain", UNCERTAIN), ("absent", ABSENT)):
+            for label, terms in labeller_words()[name].items():
                 for term in terms:
                     lead, mention = _token_patterns(term)
                     key = f"{label}: {state}: {term}"
@@ -201,7 +96,8 @@ class SentenceLabeller:
         except ImportError as error:
             raise ImportError(_INSTALL) from error
         clinical = termset("en_clinical").get_patterns()
-        doubting = {word for words in DOUBT.values() for word in words}
+        denial, doubt, past = (labeller_words()[name] for name in ("denial", "doubt", "past"))
+        doubting = {word for words in doubt.values() for word in words}
         ends = clinical["termination"]
 
         def negex(name: str, words: dict[str, list[str]], base: dict, ends: list[str]) -> Negex:
@@ -216,9 +112,9 @@ class SentenceLabeller:
 
         # In the order of their weight: the first that holds decides.
         self._qualifiers = {
-            "denied": (ABSENT, negex("denied", DENIAL, clinical, [*ends, *DOUBT["preceding"]])),
-            "doubted": (UNCERTAIN, negex("doubted", DOUBT, {}, ends)),
-            "past": (np.nan, negex("past", PAST, {}, ends)),
+            "denied": (ABSENT, negex("denied", denial, clinical, [*ends, *doubt["preceding"]])),
+            "doubted": (UNCERTAIN, negex("doubted", doubt, {}, ends)),
+            "past": (np.nan, negex("past", past, {}, ends)),
         }
 
     def _states(self, doc) -> list[float]:

@@ -1,4 +1,4 @@
-"""Manifests, sentence tables, reports and their labels.
+"""The 14 labels of a study or sentence, their four states, and what can be made of them.
 
 Labels are CheXpert's, in the order of `CHEXPERT_LABELS`: 1 present, 0 absent, -1 uncertain, NaN
 (blank in a file) not mentioned.

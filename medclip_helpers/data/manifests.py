@@ -3,7 +3,7 @@
     table = build_manifest("chexpert-5x200", "CheXpert-v1.0-small")
     manifest_counts(table)
 
-The sampling recipes are in `dataset_splits`.
+The sampling recipes are in `splits`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 
 from . import readers
+from .catalogue import DATASETS
 from .drawings import DEMO_SIZES, draw_demo
-from .folders import DATASETS, IMAGE_CHECKS, DataFolder
+from .folders import IMAGE_CHECKS, DataFolder
+from .labeller import label_sentences
 from .labels import LABELS, PRESENT
 from .sentences import label_manifest, split_report
 from .splits import SPLITS, SPLITTERS, TEST_PER_CLASS
@@ -38,13 +40,12 @@ def build_manifest(
     test_per_class: int | None = None,
     sizes: Mapping[str, int] | None = None,
     images: str = "check",
-    refresh: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
     """A data set as a manifest; the same arguments give the same one.
 
     name: one of DATASETS. root: its folder, as DATASETS[name].layout shows; none for demo.
-    recipe: "stratified" or, where there is one, "published": see `dataset_splits`.
+    recipe: "stratified" or, where there is one, "published": see `data.splits`.
     seed: of everything that is drawn.
     test_per_class: images of each class in a sampled test; by default as many as published (200,
         1,769 in rsna, 1,500 in covid).
@@ -52,7 +53,6 @@ def build_manifest(
     images: "check", each image of the manifest must be there; "read", must be readable too, which
         takes hours for the large ones; "drop", missing ones are left out before anything is drawn;
         "trust", nothing is looked for.
-    refresh: look through the folder anew instead of trusting the cached list of its files.
 
     Returns `imgpath` (path, for demo a PIL image), `subject_id`, `report` (None where there is
     none), `split` ("train", "valid", "test"), then the labels: float32, the 14 of CheXpert in their
@@ -65,10 +65,10 @@ def build_manifest(
     if name == "demo":
         table = draw_demo({**DEMO_SIZES, **(sizes or {})}, seed, progress)
     elif name == "openi":
-        table = read_openi(root, seed, images, refresh, progress).manifest
+        table = read_openi(root, seed, images, progress).manifest
     else:
         marker, read = _READERS[name]
-        folder = DataFolder(name, root, marker, refresh, progress)
+        folder = DataFolder(name, root, marker, progress)
         table = read(folder)
         if images == "drop":
             table = folder.check_images(table, "drop")
@@ -79,7 +79,13 @@ def build_manifest(
     return table
 
 
-def _check_arguments(name, recipe, test_per_class, sizes, images) -> None:
+def _check_arguments(
+    name: str,
+    recipe: str,
+    test_per_class: int | None,
+    sizes: Mapping[str, int] | None,
+    images: str,
+) -> None:
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}: expected one of {list(DATASETS)}")
     recipes = list(SPLITTERS.get(name, ["stratified"]))
@@ -103,7 +109,7 @@ def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns a row for each of train, valid and test that there is: `images`, `patients`, the labels.
     """
-    labels = table.columns.drop(FIRST_COLUMNS)
+    labels = table.columns.drop([*FIRST_COLUMNS, "split"])
     counts = (table[labels] == PRESENT).groupby(table["split"]).sum()
     splits = table.groupby("split")
     counts.insert(0, "patients", splits["subject_id"].nunique())
@@ -117,9 +123,8 @@ def _finished(folder: DataFolder, table: pd.DataFrame, images: str) -> pd.DataFr
     if folder.name.startswith("mimic"):
         table = readers.read_mimic_reports(folder, table)
     table = table.assign(imgpath=[str(folder.root / file) for file in table["file"]])
-    known = DATASETS[folder.name]
-    labels = known.classes if known.mode == "binary" else LABELS
-    return table[[*FIRST_COLUMNS, *labels]].reset_index(drop=True)
+    labels = folder.known.classes if folder.known.mode == "binary" else LABELS
+    return table[[*FIRST_COLUMNS, "split", *labels]].reset_index(drop=True)
 
 
 _READERS: dict[str, tuple[str, Callable]] = {  # what must stand in the root, reader
@@ -147,18 +152,14 @@ class OpenI(NamedTuple):
 
 
 def read_openi(
-    root: str | Path,
-    seed: int = 0,
-    images: str = "check",
-    refresh: bool = False,
-    progress: bool = True,
+    root: str | Path | None, seed: int = 0, images: str = "check", progress: bool = True
 ) -> OpenI:
     """Open-i's manifest, sentence table and pairs; arguments as for `build_manifest`.
 
     The reports come without CheXpert labels: `label_sentences` writes them. Where it is not
     installed, all labels stay blank (NaN), with a warning that says how to install it.
     """
-    folder = DataFolder("openi", root, "**/*.xml", refresh, progress)
+    folder = DataFolder("openi", root, "**/*.xml", progress)
     table = readers.read_openi(folder)
     reports = table["report"].dropna().unique()
     sentences = _labelled([s for report in reports for s in split_report(report, 1)], progress)
@@ -170,8 +171,6 @@ def read_openi(
 
 
 def _labelled(sentences: list[str], progress: bool) -> pd.DataFrame:
-    from .labeller import label_sentences
-
     try:
         return label_sentences(sentences, progress)
     except ImportError as error:

@@ -9,32 +9,28 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
-from .folders import DATASETS, DataFolder
+from .folders import DataFolder
 from .labels import LABELS
-from .tables import label_problems
+from .tables import cell_problems, label_problems
 
 _MIMIC_SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 _REPORT_SECTIONS = ("FINDINGS", "IMPRESSION", "FINDINGS AND IMPRESSION")
 
 
 def _repeats(table: pd.DataFrame, path: Path, column: str) -> list[str]:
-    """Values that occur a second time, and missing ones."""
-    values = table[column]
-    wrong = values.duplicated() | values.isna()
+    """Values that are missing, and those that occur a second time."""
+    blank = table[column].isna()
+    again = table[column].duplicated() & ~blank
     return [
-        f"{path}, row {row + 1}, column {column!r}: "
-        + ("blank" if pd.isna(values.iat[row]) else f"{values.iat[row]!r} a second time")
-        for row in np.flatnonzero(wrong)
+        *cell_problems(table, path, column, blank, "blank"),
+        *cell_problems(table, path, column, again, "{!r} a second time"),
     ]
-
-
-def _labels(table: pd.DataFrame) -> dict[str, pd.Series]:
-    return {label: table[label].astype(np.float32) for label in LABELS}
 
 
 def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid")) -> pd.DataFrame:
@@ -45,21 +41,23 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
         folder.raise_if([*_repeats(table, path, "Path"), *label_problems(table, path)])
         steps = table["Path"].str.split("/", n=1).str[1]
         pieces = steps.str.extract(r"^\w+/(?P<patient>patient\d+)/(?P<study>study\d+)/[^/]+$")
-        wrong = np.flatnonzero(pieces["study"].isna())
-        folder.raise_if(
-            f"{path}, row {row + 1}, column 'Path': {table['Path'].iat[row]!r}, expected "
-            "'CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg' or the like"
-            for row in wrong
+        message = (
+            "{!r}, expected 'CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg' or "
+            "the like"
         )
-        read = {
-            "file": steps,
-            "subject_id": pieces["patient"],
-            "study": pieces["patient"] + "/" + pieces["study"],
-            "frontal": table["Frontal/Lateral"] == "Frontal",
-            "split": part,
-            "report": None,
-        }
-        tables.append(pd.DataFrame({**read, **_labels(table)}))
+        folder.raise_if(cell_problems(table, path, "Path", pieces["study"].isna(), message))
+        tables.append(
+            table[LABELS]
+            .astype(np.float32)
+            .assign(
+                file=steps,
+                subject_id=pieces["patient"],
+                study=pieces["patient"] + "/" + pieces["study"],
+                frontal=table["Frontal/Lateral"] == "Frontal",
+                split=part,
+                report=None,
+            )
+        )
     return pd.concat(tables, ignore_index=True)
 
 
@@ -83,37 +81,40 @@ def read_mimic(folder: DataFolder) -> pd.DataFrame:
         ]
     )
     split = images["dicom_id"].map(splits.set_index("dicom_id")["split"])
+    odd = ~split.isin(_MIMIC_SPLITS)
     folder.raise_if(
-        f"{splits_path}: split of {images['dicom_id'].iat[row]!r} is {split.iat[row]!r}, expected "
-        f"one of {list(_MIMIC_SPLITS)}"
-        for row in np.flatnonzero(~split.isin(_MIMIC_SPLITS))
+        f"{splits_path}: split of {image!r} is {given!r}, expected one of {list(_MIMIC_SPLITS)}"
+        for image, given in zip(images["dicom_id"][odd], split[odd], strict=True)
     )
     patient, study = images["subject_id"].astype(str), images["study_id"].astype(str)
     place = "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
     labelled = labels.set_index("study_id")[LABELS].reindex(images["study_id"])
-    read = {
-        "file": place + "/" + images["dicom_id"] + ".jpg",
-        "subject_id": patient,
-        "study": study,
-        "frontal": images["ViewPosition"].isin(["AP", "PA"]),
-        "split": split.map(_MIMIC_SPLITS),
-        "report": None,
-    }
-    return pd.DataFrame({**read, **_labels(labelled.reset_index(drop=True))})
+    return (
+        labelled.reset_index(drop=True)
+        .astype(np.float32)
+        .assign(
+            file=place + "/" + images["dicom_id"] + ".jpg",
+            subject_id=patient,
+            study=study,
+            frontal=images["ViewPosition"].isin(["AP", "PA"]),
+            split=split.map(_MIMIC_SPLITS),
+            report=None,
+        )
+    )
 
 
 def read_mimic_reports(folder: DataFolder, table: pd.DataFrame) -> pd.DataFrame:
     """A copy of the table with the findings and impression of each study that has a report."""
     stems = ((PurePosixPath(file).stem, file) for file in folder.files if file.endswith(".txt"))
     found = {stem: file for stem, file in stems if re.fullmatch(r"s\d+", stem)}
-    studies = [s for s in table["study"].unique() if f"s{s}" in found]
+    studies = [study for study in table["study"].unique().tolist() if f"s{study}" in found]
 
     def read(study: str) -> str | None:
         text = (folder.root / found[f"s{study}"]).read_text(encoding="utf-8", errors="replace")
         return report_text(text)
 
     reports = dict(zip(studies, folder.map(read, studies, "reading reports"), strict=True))
-    return table.assign(report=[reports.get(study) for study in table["study"]])
+    return table.assign(report=table["study"].map(reports.get))
 
 
 def report_text(text: str) -> str | None:
@@ -139,28 +140,19 @@ def read_rsna(folder: DataFolder) -> pd.DataFrame:
     published evaluation. An image counts as a person: who is behind `patientId` is not in the file.
     """
     boxes, path = folder.read_csv("stage_2_train_labels.csv", ["patientId", "Target"])
+    blank, odd = boxes["patientId"].isna(), ~boxes["Target"].isin([0, 1])
     targets = boxes.groupby("patientId")["Target"]
-    given = boxes["Target"].tolist()
+    both = targets.nunique() > 1
     folder.raise_if(
         [
-            *(
-                f"{path}, row {row + 1}, column 'patientId': blank"
-                for row in np.flatnonzero(boxes["patientId"].isna())
-            ),
-            *(
-                f"{path}, row {row + 1}, column 'Target': {given[row]!r}, expected 1 or 0"
-                for row in np.flatnonzero(~boxes["Target"].isin([0, 1]))
-            ),
-            *(
-                f"{path}: patientId {name!r} has both Target 1 and 0"
-                for name in targets.nunique().loc[lambda count: count > 1].index
-            ),
+            *cell_problems(boxes, path, "patientId", blank, "blank"),
+            *cell_problems(boxes, path, "Target", odd, "{!r}, expected 1 or 0"),
+            *(f"{path}: patientId {name!r} has both Target 1 and 0" for name in both.index[both]),
         ]
     )
     target = targets.first()
-    return _one_hot(
-        "rsna", "stage_2_train_images/" + target.index + ".dcm", target.index, target.to_numpy()
-    )
+    files = [f"stage_2_train_images/{name}.dcm" for name in target.index]
+    return _one_hot(folder, files, target.to_numpy())
 
 
 def read_covid(folder: DataFolder) -> pd.DataFrame:
@@ -170,22 +162,21 @@ def read_covid(folder: DataFolder) -> pd.DataFrame:
     """
     pattern = re.compile(r"(COVID|Normal)/(?:images/)?[^/]+\.png", re.IGNORECASE)
     found = [match for file in folder.files if (match := pattern.fullmatch(file))]
-    files = pd.Index([match[0] for match in found])
     positive = np.array([match[1].lower() == "covid" for match in found], int)
     folder.raise_if(
         f"no PNG in {folder.root / name}"
         for name, state in (("Normal", 0), ("COVID", 1))
         if state not in positive
     )
-    return _one_hot("covid", files, files.map(lambda file: PurePosixPath(file).stem), positive)
+    return _one_hot(folder, [match[0] for match in found], positive)
 
 
-def _one_hot(name: str, files: pd.Index, subjects: pd.Index, positive: np.ndarray) -> pd.DataFrame:
-    negative_class, positive_class = DATASETS[name].classes
-    table = pd.DataFrame({"file": files, "subject_id": subjects.astype(str), "report": None})
-    table[negative_class] = (1 - positive).astype(np.float32)
-    table[positive_class] = positive.astype(np.float32)
-    return table
+def _one_hot(folder: DataFolder, files: list[str], positive: np.ndarray) -> pd.DataFrame:
+    """A row for each image of two classes, a person each. positive: (images,) 1 for the second."""
+    people = [PurePosixPath(file).stem for file in files]
+    table = pd.DataFrame({"file": files, "subject_id": people, "report": None})
+    one_hot = np.eye(2, dtype=np.float32)[positive]
+    return table.assign(**dict(zip(folder.known.classes, one_hot.T, strict=True)))
 
 
 def read_openi(folder: DataFolder) -> pd.DataFrame:
@@ -195,20 +186,20 @@ def read_openi(folder: DataFolder) -> pd.DataFrame:
     told apart in the files. An image that is not below the root keeps the name it should have.
     """
     pngs = {PurePosixPath(file).stem: file for file in folder.files if file.endswith(".png")}
+
+    def read(file: str) -> list[dict]:
+        study, report, images = _openi_report(folder, file)
+        places: list[str | None] = [pngs.get(image, f"{image}.png") for image in images]
+        known = {"xml": file, "subject_id": study, "report": report}
+        return [known | {"file": place} for place in places or [None]]
+
     reports = [file for file in folder.files if file.endswith(".xml")]
-    rows = []
-    for file, (study, text, images) in zip(
-        reports, folder.map(lambda f: _openi_report(folder, f), reports, "reading reports"),
-        strict=True,
-    ):  # fmt: skip
-        for image in images or [None]:
-            place = image and pngs.get(image, f"{image}.png")
-            rows.append({"xml": file, "file": place, "subject_id": study, "report": text})
+    rows = chain.from_iterable(folder.map(read, reports, "reading reports"))
     table = pd.DataFrame(rows)
-    again = table["file"].notna() & table["file"].duplicated()
+    again = table[table["file"].notna() & table["file"].duplicated()]
     folder.raise_if(
-        f"{folder.root / row.xml}: image {row.file!r} a second time"
-        for row in table[again].itertuples()
+        f"{folder.root / xml}: image {file!r} a second time"
+        for xml, file in zip(again["xml"], again["file"], strict=True)
     )
     return table.drop(columns="xml").assign(**dict.fromkeys(LABELS, np.float32("nan")))
 
@@ -218,9 +209,11 @@ def _openi_report(folder: DataFolder, file: str) -> tuple[str, str | None, list[
     path = folder.root / file
     try:
         study = ElementTree.parse(path).getroot()
-        name = study.find("uId").get("id")
-    except (ElementTree.ParseError, AttributeError) as error:
-        raise ValueError(folder.message(f"{path} is not an Open-i report: {error}")) from error
+        names = [name.attrib["id"] for name in study.iterfind("uId[@id]")]
+        if not names:
+            raise ValueError("it has no uId")
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ValueError(folder.message([f"{path} is not an Open-i report: {error}"])) from error
     parts = {part.get("Label"): part.text for part in study.iter("AbstractText")}
-    report = _joined(map(parts.get, ("FINDINGS", "IMPRESSION")))
-    return name, report, [image.get("id") for image in study.iter("parentImage")]
+    report = _joined([parts.get("FINDINGS"), parts.get("IMPRESSION")])
+    return names[0], report, [image.attrib["id"] for image in study.iterfind(".//parentImage[@id]")]

@@ -41,11 +41,11 @@ def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFr
     """
     labels_of = labels_by_sentence(sentences)
     labels = manifest[LABELS].to_numpy(np.float32, copy=True)
-    for row in np.flatnonzero(np.isnan(labels).all(axis=1)):
-        split = split_report(manifest["report"].iat[row], shortest=1)
-        known = [labels_of[s] for s in split if s in labels_of]
-        if known:
-            labels[row] = combine_labels(np.stack(known))
+    for row, report in zip(labels, manifest["report"], strict=True):
+        if np.isnan(row).all():
+            split = split_report(report, shortest=1)
+            if known := [labels_of[s] for s in split if s in labels_of]:
+                row[:] = combine_labels(np.stack(known))
     return manifest.assign(**dict(zip(LABELS, labels.T, strict=True)))
 
 

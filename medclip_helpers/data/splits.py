@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 
 from ..constants import CHEXPERT_COMPETITION
-from .folders import DATASETS
+from .catalogue import DATASETS
 from .labels import LABELS, PRESENT, UNCERTAIN
 
 SPLITS = ("train", "valid", "test")
@@ -64,7 +64,7 @@ def _drawn_rows(
     classes: pd.Series, names: Sequence[str], count: int, rng: np.random.Generator
 ) -> pd.Index:
     """The index of `count` rows of each class in `names`; `classes` has no other."""
-    for name, found in classes.value_counts().reindex(names, fill_value=0).items():
+    for name, found in classes.value_counts().reindex(list(names), fill_value=0).items():
         if found < count:
             raise ValueError(
                 f"{found} images to draw {name!r} from, expected at least {count}: see whether the "

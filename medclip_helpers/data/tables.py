@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,94 +11,104 @@ import pandas as pd
 
 from .labels import ABSENT, LABELS, PRESENT, UNCERTAIN
 
+# What a manifest has before its labels; one that `build_manifest` made has `split` as well.
+FIRST_COLUMNS = ["imgpath", "subject_id", "report"]
 _PROBLEMS_SHOWN = 20  # in one error message; `check_manifest` returns all
 
 
-def _as_paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    if not paths:
-        raise ValueError("no file given: expected at least one CSV file")
-    return [Path(path).expanduser() for path in paths]
-
-
-def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
-    """A message for each label of `table` that is none of the four states; `path` is its file."""
-    problems = []
-    for label in LABELS:
-        numbers = pd.to_numeric(table[label], errors="coerce")
-        wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
-        given = table[label].tolist()  # Python's numbers: their repr is what the file says
-        problems += [
-            f"{path}, row {row + 1}, column {label!r}: {given[row]!r}, expected 1, 0, -1 or blank"
-            for row in np.flatnonzero(wrong)
-        ]
-    return problems
-
-
-def _read_checked(path: Path, columns: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """The table and its problems; with a column missing, no other problem is looked for."""
-    try:
-        table = pd.read_csv(path)
-    except ValueError as error:  # pandas' parser errors are such, and none names the file
-        raise ValueError(f"cannot read {path} as a table: {error}") from error
-    missing = [column for column in [*columns, *LABELS] if column not in table.columns]
-    problems = [f"{path}: no column {column!r}" for column in missing]
-    return table, problems or label_problems(table, path)
-
-
-def _check_images(table: pd.DataFrame, path: Path, root: Path) -> list[str]:
-    problems = []
-    for row, (image, report) in enumerate(zip(table["imgpath"], table["report"], strict=True)):
-        place = f"{path}, row {row + 1}, column 'imgpath'"
-        if pd.isna(image):
-            if pd.isna(report):
-                problems.append(f"{place}: neither an image nor a report")
-        elif not (root / str(image)).is_file():
-            problems.append(f"{place}: no image file {root / str(image)}")
-    return problems
-
-
-def _read_manifest(
-    paths, root: str | Path | None, check_images: bool
-) -> tuple[list[pd.DataFrame], list[str]]:
-    tables, problems = [], []
-    for path in _as_paths(paths):
-        table, found = _read_checked(path, ["imgpath", "subject_id", "report"])
-        folder = Path(root).expanduser() if root is not None else path.parent
-        if "imgpath" in table and "report" in table:
-            found += _check_images(table, path, folder) if check_images else []
-            table["imgpath"] = [
-                image if pd.isna(image) else os.path.join(folder, str(image))
-                for image in table["imgpath"]
-            ]
-        tables.append(table)
-        problems += found
-    return tables, problems
-
-
-def shortened(problems: list[str]) -> str:
+def shortened(problems: Sequence[str]) -> str:
     """Problems, a line each, as many as one error message should have."""
     more = len(problems) - _PROBLEMS_SHOWN
     return "\n".join([*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
-def _raise_if(problems: list[str]) -> None:
+def cell_problems(
+    table: pd.DataFrame, path: Path, column: str, wrong: pd.Series, message: str
+) -> list[str]:
+    """A line for each row that is `wrong`, with file, row (counted from 1) and column.
+
+    message: what is wrong; "{!r}" in it stands for the cell's value.
+    """
+    values = table[column].tolist()  # Python's numbers: their repr is what the file says
+    return [
+        f"{path}, row {row + 1}, column {column!r}: {message.format(values[row])}"
+        for row in np.flatnonzero(wrong)
+    ]
+
+
+def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
+    """A line for each label of `table` that is none of the four states; `path` is its file."""
+    problems = []
+    for label in LABELS:
+        numbers = pd.to_numeric(table[label], errors="coerce")
+        wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
+        problems += cell_problems(table, path, label, wrong, "{!r}, expected 1, 0, -1 or blank")
+    return problems
+
+
+def _read_tables(
+    paths: str | Path | Iterable[str | Path], columns: list[str]
+) -> Iterable[tuple[Path, pd.DataFrame, list[str]]]:
+    """Each file, its table and its problems; with a column missing, no other is looked for."""
+    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not paths:
+        raise ValueError("no file given: expected at least one CSV file")
+    for path in map(Path, paths):
+        path = path.expanduser()
+        try:
+            table = pd.read_csv(path)
+        except ValueError as error:  # pandas' parser errors are such, and none names the file
+            raise ValueError(f"cannot read {path} as a table: {error}") from error
+        missing = [column for column in [*columns, *LABELS] if column not in table.columns]
+        problems = [f"{path}: no column {column!r}" for column in missing]
+        yield path, table, problems or label_problems(table, path)
+
+
+def _joined(tables: list[pd.DataFrame], problems: list[str], columns: list[str]) -> pd.DataFrame:
+    """The tables' columns and labels as one table; ValueError where there are problems."""
     if problems:
         raise ValueError(shortened(problems))
+    joined = pd.concat([table[[*columns, *LABELS]] for table in tables], ignore_index=True)
+    return joined.astype(dict.fromkeys(LABELS, np.float32))
+
+
+def _read_manifests(
+    paths: str | Path | Iterable[str | Path], root: str | Path | None, check_images: bool
+) -> tuple[list[pd.DataFrame], list[str]]:
+    tables, problems = [], []
+    for path, table, found in _read_tables(paths, FIRST_COLUMNS):
+        problems += found
+        if "imgpath" in table and "report" in table:
+            folder = path.parent if root is None else Path(root).expanduser()
+            blank = table["imgpath"].isna()
+            table["imgpath"] = [
+                image if none else os.path.join(folder, str(image))
+                for image, none in zip(table["imgpath"], blank, strict=True)
+            ]
+            if check_images:
+                there = np.array([os.path.isfile(str(image)) for image in table["imgpath"]], bool)
+                problems += cell_problems(
+                    table, path, "imgpath", ~(blank | there), "no image file {}"
+                )
+                neither = blank & table["report"].isna()
+                message = "neither an image nor a report"
+                problems += cell_problems(table, path, "imgpath", neither, message)
+        tables.append(table)
+    return tables, problems
 
 
 def check_manifest(
-    paths: str | Path | Sequence[str | Path], root: str | Path | None = None
+    paths: str | Path | Iterable[str | Path], root: str | Path | None = None
 ) -> list[str]:
     """Everything that is wrong with manifests, a line each with file, row and column; [] if fine.
 
     Rows count from 1, the header not counted. Arguments as in `read_manifest`.
     """
-    return _read_manifest(paths, root, check_images=True)[1]
+    return _read_manifests(paths, root, check_images=True)[1]
 
 
 def read_manifest(
-    paths: str | Path | Sequence[str | Path],
+    paths: str | Path | Iterable[str | Path],
     root: str | Path | None = None,
     check_images: bool = True,
 ) -> pd.DataFrame:
@@ -112,33 +122,19 @@ def read_manifest(
     Returns those columns, `imgpath` joined to the root. Raises ValueError that names file, row and
     column of each missing column, label outside the four states, and missing image.
     """
-    tables, problems = _read_manifest(paths, root, check_images)
-    _raise_if(problems)
-    return _joined(tables, ["imgpath", "subject_id", "report"])
+    return _joined(*_read_manifests(paths, root, check_images), FIRST_COLUMNS)
 
 
-def read_sentences(paths: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+def read_sentences(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
     """Labelled sentences: CSV files with `Reports` and the 14 columns. Of repeats the first stays.
 
     Raises ValueError that names file, row and column of whatever is wrong.
     """
     tables, problems = [], []
-    for path in _as_paths(paths):
-        table, found = _read_checked(path, ["Reports"])
+    for path, table, found in _read_tables(paths, ["Reports"]):
+        problems += found
         if "Reports" in table:
             blank = table["Reports"].isna() | (table["Reports"].astype(str).str.strip() == "")
-            found += [
-                f"{path}, row {row + 1}, column 'Reports': blank" for row in np.flatnonzero(blank)
-            ]
+            problems += cell_problems(table, path, "Reports", blank, "blank")
         tables.append(table)
-        problems += found
-    _raise_if(problems)
-    return _joined(tables, ["Reports"]).drop_duplicates("Reports", ignore_index=True)
-
-
-def _joined(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    joined = pd.concat([table[[*columns, *LABELS]] for table in tables], ignore_index=True)
-    return joined.astype(dict.fromkeys(LABELS, np.float32))
-
-
-FIRST_COLUMNS = ["imgpath", "subject_id", "report", "split"]
+    return _joined(tables, problems, ["Reports"]).drop_duplicates("Reports", ignore_index=True)

@@ -27,9 +27,16 @@ from openi_reports import ARCHIVE, needs_openi
 from PIL import Image
 
 from medclip_helpers.constants import CHEXPERT_COMPETITION
-from medclip_helpers.data import DATASETS, build_manifest, manifest_counts, read_openi
-from medclip_helpers.data import folders as dataset_folders
-from medclip_helpers.data import labeller as sentences
+from medclip_helpers.data import (
+    DATASETS,
+    build_manifest,
+    draw_studies,
+    folders,
+    manifest_counts,
+    manifests,
+    read_openi,
+    write_reports,
+)
 from medclip_helpers.data.folders import list_files
 from medclip_helpers.data.readers import report_text
 from medclip_helpers.demo import draw_phantom, sample_findings, write_report
@@ -38,11 +45,6 @@ from medclip_helpers.prompts import load_class_prompts
 
 FIVE = list(CHEXPERT_COMPETITION)
 PER_CLASS = {"chexpert-5x200": 2, "mimic-5x200": 2, "rsna": 4, "covid": 4}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def labeller(monkeypatch):
         rows = [states(Cardiomegaly=1) if "cardiomegaly" in text else states() for text in texts]
         return pd.DataFrame(rows).astype(np.float32).assign(Reports=texts)
 
-    monkeypatch.setattr(sentences, "label_sentences", label)
+    monkeypatch.setattr(manifests, "label_sentences", label)
 
 
 def build(name, root, **options):
@@ -78,7 +80,7 @@ def test_classes_are_those_of_the_prompts_and_modes_fit_them():
 
 @pytest.mark.parametrize("name", TREES)
 def test_a_manifest_of_a_small_tree(name, tmp_path, labeller, caplog):
-    with caplog.at_level(logging.INFO, "medclip_helpers.datasets"):
+    with caplog.at_level(logging.INFO, "medclip_helpers.data.manifests"):
         root = TREES[name](tmp_path)
         table = build(name, root)
     known = DATASETS[name]
@@ -215,10 +217,10 @@ def test_mimic_reports_may_lie_beside_the_images_or_be_missing(tmp_path):
     wanted = build("mimic-cxr", root)["report"]
     for file in sorted((root / "mimic-cxr-reports").rglob("*.txt")):
         file.rename(root / file.relative_to(root / "mimic-cxr-reports"))
-    assert build("mimic-cxr", root, refresh=True)["report"].equals(wanted)
+    assert build("mimic-cxr", root)["report"].equals(wanted)
     for file in root.rglob("*.txt"):
         file.unlink()
-    assert build("mimic-cxr", root, refresh=True)["report"].isna().all()
+    assert build("mimic-cxr", root)["report"].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -298,7 +300,7 @@ def test_openi_without_the_labeller_is_unlabelled_not_normal(tmp_path, monkeypat
     def missing(texts, progress=True):
         raise ImportError("pip install a-labeller")
 
-    monkeypatch.setattr(sentences, "label_sentences", missing)
+    monkeypatch.setattr(manifests, "label_sentences", missing)
     with pytest.warns(UserWarning, match="labels stay blank: pip install a-labeller"):
         read = read_openi(openi_tree(tmp_path), progress=False)
     assert read.manifest[LABELS].isna().all(axis=None)
@@ -326,6 +328,35 @@ def test_demo_draws_one_finding_each_and_reports_about_it():
     assert again["subject_id"].tolist() == table["subject_id"].tolist()[10:]
     other = build_manifest("demo", sizes=sizes, seed=2, progress=False)
     assert not set(other["subject_id"]) & set(table["subject_id"])
+
+
+def test_drawn_studies_are_a_function_of_the_people():
+    people = [11, 7, 5]
+    table = draw_studies(people, size=32, progress=False)
+    assert list(table.columns) == ["imgpath", "subject_id", "report", *LABELS]
+    assert table["subject_id"].tolist() == ["drawing-11", "drawing-7", "drawing-5"]
+    assert {image.size for image in table["imgpath"]} == {(32, 32)}
+    assert table[["Lung Opacity", "Enlarged Cardiomediastinum"]].isna().all(axis=None)
+    again = draw_studies(people[::-1], size=32, progress=False)
+    assert again["imgpath"].tolist() == table["imgpath"].tolist()[::-1]
+    assert again.drop(columns="imgpath").equals(
+        table[::-1].reset_index(drop=True).drop(columns="imgpath")
+    )
+    alone = draw_studies(people, FIVE, size=32, derived=True, progress=False)
+    assert (alone[FIVE].to_numpy() == np.eye(5)[:3]).all()
+    assert alone["Enlarged Cardiomediastinum"].tolist() == [0, 1, 0]
+    assert draw_studies([], progress=False).empty
+
+
+def test_reports_are_about_the_people_whose_studies_are_drawn():
+    people = range(20)
+    table, sentences = draw_studies(people, size=32, progress=False), write_reports(people)
+    for study, said in sentences.groupby("study"):
+        assert ". ".join(said["Reports"]) + "." == table["report"][study]
+        drawn = table.loc[study, FIVE] == 1
+        assert not (drawn & (said[FIVE] == 0).any()).any()  # what is there is never denied
+    other = write_reports(people, range(20, 40))  # in other words
+    assert len(set(other["Reports"]) - set(sentences["Reports"])) > 10
 
 
 # --- what is wrong is named -------------------------------------------------------------------
@@ -515,38 +546,28 @@ def test_wrong_arguments_are_named_before_anything_is_read(name, options, messag
 # --- the listing ------------------------------------------------------------------------------
 
 
-def test_a_folder_is_walked_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("images", ["check", "drop", "trust"])
+def test_a_folder_is_walked_once_a_call_and_only_where_it_must(images, tmp_path, monkeypatch):
     root = chexpert_tree(tmp_path)
-    first = build("chexpert", root)
-
-    def walked(*_, **__):
-        raise AssertionError("walked again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(dataset_folders.os, "walk", walked)
-        assert build("chexpert", root).equals(first)
-        with pytest.raises(AssertionError, match="walked again"):
-            build("chexpert", root, refresh=True)
+    walks, walk = [], os.walk
+    monkeypatch.setattr(folders.os, "walk", lambda *a, **k: walks.append(a) or walk(*a, **k))
+    assert len(build("chexpert", root, images=images)) == 280
+    assert len(walks) == (images != "trust")
 
 
-def test_what_came_after_the_listing_is_found(tmp_path):
+def test_every_call_sees_what_came_since(tmp_path):
     root = covid_tree(tmp_path)
     files = list_files(root, progress=False)
     assert files == sorted(files) and "COVID/images/COVID-1.png" in files
     write(root / "README.txt", "new")
     assert "README.txt" in list_files(root, progress=False)
-    # Deep in the tree the listing cannot see it, but an image that is missing makes it look.
-    root = chexpert_tree(tmp_path)
-    late = root / "train/patient00001/study2/view1_frontal.jpg"
-    content = late.read_bytes()
+    late = write(root / "COVID/images/deep/COVID-99.png")
+    assert "COVID/images/deep/COVID-99.png" in list_files(root, progress=False)
     late.unlink()
-    list_files(root, progress=False)
-    write(late, content)
-    assert len(build("chexpert", root)) == 280
+    assert list_files(root, progress=False) == sorted([*files, "README.txt"])
 
 
 def test_linked_folders_are_listed_and_loops_end(tmp_path):
-    covid_tree(tmp_path)  # the listings' folder, too
     root, elsewhere = tmp_path / "linked", tmp_path / "elsewhere"
     write(root / "own.csv", "x")
     write(elsewhere / "deep" / "far.png", "x")
@@ -554,17 +575,6 @@ def test_linked_folders_are_listed_and_loops_end(tmp_path):
     (elsewhere / "deep" / "back").symlink_to(root)
     (elsewhere / "up").symlink_to(elsewhere)
     assert list_files(root, progress=False) == ["own.csv", "train/deep/far.png"]
-
-
-def test_a_damaged_or_impossible_cache_does_no_harm(tmp_path, monkeypatch):
-    root = covid_tree(tmp_path)
-    files = list_files(root, progress=False)
-    (kept,) = (tmp_path / "cache/listings").iterdir()
-    for damage in (b"", b"not gzip", kept.read_bytes()[:40]):
-        kept.write_bytes(damage)
-        assert list_files(root, progress=False) == files
-    monkeypatch.setenv("MEDCLIP_HOME", str(root / "COVID/images/COVID-1.png"))
-    assert list_files(root, progress=False) == files
 
 
 # --- the real label files ---------------------------------------------------------------------
