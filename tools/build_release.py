@@ -70,7 +70,7 @@ except ModuleNotFoundError:
     import medclip_helpers"""
 
 OPENING = """\
-from medclip_helpers.notebook import check_parameters, environment_report
+from medclip_helpers.runs import check_parameters, environment_report
 
 check_parameters(In)
 print(environment_report())

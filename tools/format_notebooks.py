@@ -41,7 +41,7 @@ BADGE = (
 )
 BADGE_OF = re.compile(r"\[!\[Open In Colab\][^\n|]*?/notebooks/(?P<name>[\w.-]+\.ipynb)\)")
 
-SETUP = '''\
+SETUP = """\
 #@title Setup: does nothing where medclip_helpers already imports
 try:
     import medclip_helpers
@@ -65,7 +65,7 @@ except ModuleNotFoundError:
     subprocess.run([*install, "./medclip-helpers[notebooks]"], check=True)
     importlib.invalidate_caches()
     import medclip_helpers
-'''
+"""
 
 
 def repository_address(pyproject: Path = ROOT / "pyproject.toml") -> str:
@@ -207,12 +207,12 @@ def _write_setup(cells: list[dict], source: str) -> None:
 
 def execute(path: Path) -> dict:
     """A fresh run of the notebook at `path` on the demo model, with the outputs of every cell."""
-    from medclip_helpers.runs import execution as batch
+    from medclip_helpers.runs import notebook_parameters, plan, run_all
 
-    chosen = {"model": "demo"} if "model" in batch.notebook_parameters(path.resolve()) else {}
+    chosen = {"model": "demo"} if "model" in notebook_parameters(path.resolve()) else {}
     with tempfile.TemporaryDirectory() as folder:
-        run = batch.plan([(path, chosen)], Path(folder))[0]
-        record = next(batch.run_all([run], progress=False))
+        (run,) = plan([(path, chosen)], Path(folder))
+        (record,) = run_all([run], progress=False)
         if record["status"] != "ok":
             raise ValueError(f"{path.name}: {record['error']}")
         notebook = json.loads(run.executed.read_text(encoding="utf-8"))

@@ -71,7 +71,8 @@ def _finished(run: Run) -> dict[str, Any] | None:
 def _kernels(processes: int) -> type[AsyncKernelManager]:
     """Kernels of this very interpreter and package, which share the cores among them."""
     launch = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    launch += ["--log-level=ERROR"]  # newer ones warn, each time, of a local connection
+    # newer ones say, each time, that a connection is local, and that an interrupt ends them
+    launch += ["--log-level=CRITICAL"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     variables = {name: os.environ.get(name, threads) for name in names}

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from medclip_helpers.demo import draw_phantom
-from medclip_helpers.runs import execution as batch
+from medclip_helpers.runs import notebook_parameters, plan, run_all
 
 pytestmark = pytest.mark.notebooks
 pytest.importorskip("papermill")
@@ -50,7 +50,7 @@ _spec.loader.exec_module(fmt)
 
 
 def defaults(path: Path) -> dict:
-    return {"model": "demo"} if "model" in batch.notebook_parameters(path) else {}
+    return {"model": "demo"} if "model" in notebook_parameters(path) else {}
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +73,8 @@ def records(folder) -> dict[tuple[str, str], dict]:
         asked[path.stem, "second"] = path, defaults(path) | second
     work = folder / "work"
     work.mkdir()
-    runs = batch.plan(asked.values(), folder / "out")
-    before = os.getcwd()
-    os.chdir(work)
-    try:
-        found = {Path(record["folder"]): record for record in batch.run_all(runs, processes=2)}
-    finally:
-        os.chdir(before)
+    runs = plan(asked.values(), folder / "out", cwd=work)
+    found = {Path(record["folder"]): record for record in run_all(runs, processes=2)}
     return {key: found[run.folder] for key, run in zip(asked, runs, strict=True)}
 
 

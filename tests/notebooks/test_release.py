@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,17 @@ def release(tmp_path_factory) -> Path:
     return folder
 
 
+def test_wheel_holds_every_file_of_the_package(release):
+    """Code, types and data, and the command."""
+    (wheel,) = release.glob("medclip_helpers-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = [path for path in (ROOT / "medclip_helpers").rglob("*") if path.is_file()]
+    wanted = {str(f.relative_to(ROOT)) for f in files if "__pycache__" not in f.parts}
+    assert {Path(name).suffix for name in wanted} >= {".py", ".pyi", ".typed", ".yaml", ".html"}
+    assert {name for name in names if name.startswith("medclip_helpers/")} == wanted
+    assert any(name.endswith(".dist-info/entry_points.txt") for name in names)
+
+
 def sources(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]]
 
@@ -148,9 +160,7 @@ def test_release_runs_where_only_colabs_packages_are(
     kernel = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True)
     launch = [str(colab_python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    kernel.write_text(
-        json.dumps({"argv": launch, "display_name": "Colab", "language": "python"})
-    )
+    kernel.write_text(json.dumps({"argv": launch, "display_name": "Colab", "language": "python"}))
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += ["medclip_colab.ipynb", str(tmp_path / "out.ipynb"), "-k", "python3"]
     command += ["-p", "model", "demo"]  # "auto" would download, where there is a network

@@ -81,7 +81,10 @@ def test_opening(path, cells):
 
 
 def test_last_cell_records_the_result(code):
-    assert ast.unparse(ast.parse(code[-1]).body[-1]).startswith("record_result(")
+    """Or the one before it, where the last shows what was recorded."""
+    bodies = [ast.parse(source).body for source in code[-2:]]
+    recorded = [b != [] and ast.unparse(b[-1]).startswith("record_result(") for b in bodies]
+    assert recorded == [False, True] or recorded[0] and "markdown_table(" in code[-1]
 
 
 def test_cells_are_short(code):
