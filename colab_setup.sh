@@ -81,15 +81,10 @@ for line in open(sys.argv[1]):
 PYTHON
 }
 
-add_to_environment() {
-    local missing kept site
-    missing=$(missing_of "$python" "$here/requirements-colab.txt")
-    say "Python $found at $(command -v "$python") has torch: adding ${missing:-nothing}" | tr '\n' ' '
-    echo
-    [ -z "$dry" ] || exit 0
-    if [ -n "$missing" ]; then
-        kept=$(mktemp)
-        "$python" - "${keep[@]}" >"$kept" <<'PYTHON'
+add() { # pip's arguments: into the Python at hand, whose own versions of the above stay
+    local kept
+    kept=$(mktemp)
+    "$python" - "${keep[@]}" >"$kept" <<'PYTHON'
 import sys
 from importlib.metadata import PackageNotFoundError, version
 for name in sys.argv[1:]:
@@ -98,10 +93,18 @@ for name in sys.argv[1:]:
     except PackageNotFoundError:
         pass
 PYTHON
-        printf '%s\n' "$missing" >"$kept.missing"
-        pip_install "$python" --constraint "$kept" --requirement "$kept.missing"
-        rm -f "$kept" "$kept.missing"
-    fi
+    pip_install "$python" --constraint "$kept" "$@"
+    rm -f "$kept"
+}
+
+add_to_environment() {
+    local missing site lines=()
+    missing=$(missing_of "$python" "$here/requirements-colab.txt")
+    say "Python $found at $(command -v "$python") has torch: adding ${missing:-nothing}" | tr '\n' ' '
+    echo
+    [ -z "$dry" ] || exit 0
+    while read -r line; do lines+=("$line"); done <<<"$missing"
+    [ -z "$missing" ] || add "${lines[@]}"
     # Not editable: an editable install is seen only by kernels that start after it.
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     if ! diff -rq -x __pycache__ "$here/medclip_helpers" "$site/medclip_helpers" >/dev/null 2>&1; then
@@ -158,7 +161,7 @@ cd "$here"
 if [ "$action" = setup ]; then
     say "ready: ${newest:-$python} imports medclip_helpers"
 elif [ "$action" = run ]; then
-    exec "${newest:-$python}" -m medclip_helpers.batch notebooks/*.ipynb --output runs
+    exec "${newest:-$python}" -m medclip_helpers run notebooks/*.ipynb --output runs
 else
     results=() failed=0
     part() { # title, command
@@ -168,10 +171,16 @@ else
         results+=("$(printf '%5d s  %-6s  %s' $((SECONDS - start)) $outcome "$1")")
     }
     if [ -z "$newest" ]; then
-        has "$colab" pytest xdist nbval ruff || pip_install "$colab" pytest pytest-xdist nbval ruff build
+        has "$colab" pytest xdist nbval ruff importlinter mypy pdoc || add "$here[test]"
     fi
+    current=${newest:-$colab} # where types and stubs are the newest
     part "style of the code" "$colab" -m ruff check .
     part "form of the notebooks" "$colab" tools/format_notebooks.py --check
+    part "imports between the rooms" \
+        "$colab" -c "from importlinter.cli import lint_imports_command as check; check()"
+    part "drawing of the rooms" "$colab" tools/draw_rooms.py --check
+    part "types" "$current" -m mypy medclip_helpers
+    part "reference pages" "$current" tools/build_reference.py --output build/reference
     part "tests, Colab's versions" \
         "$colab" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser"
     part "explorer in a browser" "$colab" -m pytest -q -m browser
