@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from transformers import BertConfig, BertTokenizer
 
+from medclip_helpers.demo import CHECKPOINT_FOLDER, draw_phantom
+from medclip_helpers.loading import load_medclip
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
-from medclip_helpers.similarity import make_embedder, similarity_map
+from medclip_helpers.similarity import encode_images, encode_texts, similarity_map
 
 WORDS = ["the", "heart", "is", "enlarged", "no", "edema", "effusion", "on", "left", "."]
 BACKBONES = {
@@ -60,19 +62,14 @@ def test_contributions_add_up_to_the_cosine(name):
 
 
 def test_contributions_add_up_for_the_demo_model():
-    from medclip_helpers.loading import load_medclip
-
     if not (CHECKPOINT_FOLDER / "config.json").is_file():
         pytest.skip("the demo checkpoint is not there")
-    from medclip_helpers.demo import draw_phantom
-
     model, processor = load_medclip("demo", device="cpu")
-    embedder = make_embedder(model, processor)
-    image = Image.fromarray(draw_phantom(3, {"Cardiomegaly": 0.9}).image)
-    text = "The heart is enlarged."
-    contributions = embedder.contributions(image, text)
-    cosine = float((embedder.images([image]) @ embedder.texts([text]).T)[0, 0])
-    assert contributions.sum() == pytest.approx(cosine, abs=1e-5)
+    image = draw_phantom(3, {"Cardiomegaly": 0.9}).image
+    text_embeds = encode_texts(model, processor, "The heart is enlarged.")
+    contributions = similarity_map(model, processor(images=image)["pixel_values"], text_embeds)
+    cosine = (encode_images(model, processor, [image]) @ text_embeds.T).item()
+    assert contributions.sum().item() == pytest.approx(cosine, abs=1e-5)
 
 
 def test_a_mark_changes_the_map_where_it_is(model):
@@ -103,42 +100,60 @@ def test_a_backbone_without_a_mean_is_refused():
         similarity_map(other, torch.randn(1, 1, 224, 224), torch.ones(1, 24))
 
 
-# --- embedder ---------------------------------------------------------------------------------
+# --- embeddings -------------------------------------------------------------------------------
 
 
 def test_a_text_has_one_embedding_whatever_stands_beside_it(model, processor):
-    embedder = make_embedder(model, processor, batch_size=2)
-    texts = ["no edema", "the heart is enlarged .", "effusion on left", "edema", "no effusion"]
-    together = embedder.texts(texts)
-    assert together.shape == (5, 24)
-    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    alone = np.concatenate([embedder.texts([text]) for text in texts])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    texts = ["no edema", "the heart is enlarged .", "effusion on left", "edema", "no effusion"] * 9
+    together = encode_texts(model, processor, texts)
+    assert together.shape == (45, 24) and together.dtype == torch.float32
+    np.testing.assert_allclose(together.norm(dim=1), 1, atol=1e-5)
+    alone = torch.cat([encode_texts(model, processor, text) for text in texts[:5]])
+    np.testing.assert_allclose(together, alone.repeat(9, 1), atol=1e-6)
     padded = processor(text=texts, padding=True)
     with torch.no_grad():
-        published = model.encode_text(padded["input_ids"], padded["attention_mask"]).numpy()
+        published = model.encode_text(padded["input_ids"], padded["attention_mask"])
     np.testing.assert_allclose(published[1], alone[1], atol=1e-6, err_msg="the longest is unpadded")
-    assert np.abs(published[3] - alone[3]).max() > 1e-4, (
+    assert (published[3] - alone[3]).abs().max() > 1e-4, (
         "padding is part of the published embedding"
     )
 
 
 def test_images_are_embedded_as_the_model_does(model, processor):
-    embedder = make_embedder(model, processor, batch_size=2)
     random = np.random.default_rng(0)
     images = [Image.fromarray(random.integers(0, 256, (90, 60), np.uint8)) for _ in range(3)]
+    pixel_values = processor(images=images)["pixel_values"]
     with torch.no_grad():
-        expected = model.encode_image(processor(images=images)["pixel_values"]).numpy()
-    np.testing.assert_allclose(embedder.images(images), expected, atol=1e-6)
-    assert embedder.temperature == pytest.approx(0.07)
-    assert embedder.note == model.note
-    contributions = embedder.contributions(images[0], "no edema")
-    cosine = expected[0] @ embedder.texts(["no edema"])[0]
-    assert contributions.sum() == pytest.approx(cosine, abs=1e-5)
+        expected = model.encode_image(pixel_values)
+    image_embeds = encode_images(model, processor, images, batch_size=2, progress=False)
+    np.testing.assert_allclose(image_embeds, expected, atol=1e-6)
+    text_embeds = encode_texts(model, processor, ["no edema"])
+    contributions = similarity_map(model, pixel_values[:1], text_embeds)
+    cosine = (expected[0] @ text_embeds[0]).item()
+    assert contributions.sum().item() == pytest.approx(cosine, abs=1e-5)
+    with pytest.raises(ValueError, match="images is empty: expected at least one radiograph"):
+        encode_images(model, processor, [])
 
 
-def test_a_text_past_the_limit_is_refused_not_cut(model, processor):
-    embedder = make_embedder(model, processor)
-    assert embedder.texts(["edema " * 75]).shape == (1, 24)
+def test_embedding_leaves_the_model_in_its_mode(processor):
+    model = small_model(BACKBONES["small convolutional"])
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    expected = encode_images(model, processor, [image]), encode_texts(model, processor, ["edema"])
+    model.train()
+    found = encode_images(model, processor, [image]), encode_texts(model, processor, ["edema"])
+    assert model.training
+    for again, before in zip(found, expected, strict=True):
+        torch.testing.assert_close(again, before)
+
+
+def test_a_text_past_the_limit_is_refused_or_cut(model, processor):
+    longest = encode_texts(model, processor, ["edema " * 75])
+    assert longest.shape == (1, 24)
+    texts = ["edema", "edema " * 76]
     with pytest.raises(ValueError, match="78 word pieces, expected at most 77: “edema edema"):
-        embedder.texts(["edema", "edema " * 76])
+        encode_texts(model, processor, texts)
+    with pytest.warns(UserWarning, match="1 of 2 texts are longer than 77 word pieces"):
+        cut = encode_texts(model, processor, texts, truncation=True)
+    np.testing.assert_allclose(cut[1:], longest, atol=1e-6)
+    with pytest.raises(ValueError, match="non-empty list"):
+        encode_texts(model, processor, [])

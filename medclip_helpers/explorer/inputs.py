@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from ..constants import CHEXPERT_COMPETITION
+from ..demo import PHANTOM_FINDINGS, draw_phantom
+from ..prompts import load_class_prompts
 from ..radiographs import find_radiographs, read_radiograph
 
 
 def default_presets() -> dict[str, list[str]]:
     """Name -> texts: plain sentences, prompts of three data sets, present against absent."""
-    from .. import prompts
-
-    presets = {
-        "CheXpert classes": prompts.generate_chexpert_class_prompts(n=1),
-        "COVID": prompts.generate_covid_class_prompts(n=2),
-        "RSNA pneumonia": prompts.generate_rsna_class_prompts(n=2),
-    }
-    lines = {name: [t for texts in p.values() for t in texts] for name, p in presets.items()}
     findings = [finding.lower() for finding in CHEXPERT_COMPETITION]
     plain = [f"There is {finding}." for finding in findings]
     plain[findings.index("cardiomegaly")] = "The heart is enlarged."
-    plain = {"Five findings": [*plain, "The lungs are clear."]}
-    return (
-        plain
-        | lines
-        | {"Positive against negative": [f"There is {f}. | There is no {f}." for f in findings]}
-    )
-
-
-def demo_images() -> dict[str, object]:
-    """Name -> drawing: one chest phantom for each finding that the demo world knows."""
-    from ..demo import PHANTOM_FINDINGS, draw_phantom
-
-    chosen = {"drawing, no finding": {}} | {
-        f"drawing, {f.lower()}": {f: 0.8} for f in PHANTOM_FINDINGS
+    by_class = {
+        "CheXpert classes": load_class_prompts("chexpert", n=1),
+        "COVID": load_class_prompts("covid", n=2),
+        "RSNA pneumonia": load_class_prompts("rsna", n=2),
     }
     return {
-        name: draw_phantom(i, findings).image for i, (name, findings) in enumerate(chosen.items())
+        "Five findings": [*plain, "The lungs are clear."],
+        **{name: list(chain(*prompts.values())) for name, prompts in by_class.items()},
+        "Positive against negative": [f"There is {f}. | There is no {f}." for f in findings],
+    }
+
+
+def demo_images() -> dict[str, np.ndarray]:
+    """Name -> drawing: one chest phantom for each finding that the demo world knows."""
+    drawn: list[dict[str, float]] = [{}, *({finding: 0.8} for finding in PHANTOM_FINDINGS)]
+    return {
+        f"drawing, {' '.join(findings).lower() or 'no finding'}": draw_phantom(i, findings).image
+        for i, findings in enumerate(drawn)
     }
 
 
@@ -65,12 +64,12 @@ def _negated(text: str) -> str:
     return f"no evidence of {text[0].lower()}{text[1:]}"
 
 
-def named_images(images) -> dict[str, object]:
+def named_images(images) -> dict[str, Image.Image]:
     """Name -> PIL image, from whatever `SimilarityExplorer` takes as `images`."""
     if isinstance(images, (str, Path)):
         images = find_radiographs(images)
     if not isinstance(images, Mapping):
-        named = {}
+        named: dict[str, object] = {}
         for i, image in enumerate(images, 1):
             name = Path(image).name if isinstance(image, (str, Path)) else f"image {i}"
             named[free_name(name, named)] = image

@@ -1,8 +1,7 @@
 """An interactive page inside a notebook: radiographs against texts, live.
 
 Core ipywidgets only, valid on versions 7.7 (Colab) and 8. Pictures are PNG bytes in an `Image`
-widget: an `Output` widget would swallow exceptions and lose figures in Colab. All that is known of
-a model are the functions of a `similarity.Embedder`; this file imports no torch.
+widget: an `Output` widget would swallow exceptions and lose figures in Colab.
 """
 
 from __future__ import annotations
@@ -15,15 +14,19 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.figure import Figure
 from scipy.special import expit, softmax
 
 from .. import plots
+from ..model import MedCLIPModel
+from ..processor import MedCLIPProcessor
 from ..radiographs import read_radiograph
+from ..similarity import encode_images, encode_texts, eval_mode, similarity_map
 from .inputs import (
     default_presets,
     demo_images,
@@ -32,9 +35,6 @@ from .inputs import (
     split_pair,
     uploaded_files,
 )
-
-if TYPE_CHECKING:
-    from ..similarity import Embedder
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhe
 class SimilarityExplorer:
     """Choose an image, edit texts, see their similarity. The last line of a cell shows it.
 
-    model, processor: as `load_medclip` returns them; or instead
-    embedder: the functions of a `similarity.Embedder`.
+    model, processor: as `load_medclip` returns them. Of a model, the explorer asks `encode_image`,
+        `encode_text`, `compute_logits`, `device` and `note`; and offers maps where it has the
+        feature map of `similarity.similarity_map`.
     images: name -> radiograph, a list of radiographs (paths, PIL images, arrays), or a folder,
         file or pattern; by default drawings of the demo world.
     presets: name -> texts, offered beside the texts; the first is shown at first.
@@ -66,22 +67,15 @@ class SimilarityExplorer:
 
     def __init__(
         self,
-        model=None,
-        processor=None,
+        model: MedCLIPModel,
+        processor: MedCLIPProcessor,
         images=None,
         *,
-        embedder: Embedder | None = None,
         presets: Mapping[str, Sequence[str]] | None = None,
         note: str | None = None,
     ):
-        if embedder is None:
-            if model is None or processor is None:
-                raise ValueError("expected a model and its processor, or an embedder")
-            from ..similarity import make_embedder
-
-            embedder = make_embedder(model, processor)
-        self.embedder = embedder
-        self.note = getattr(embedder, "note", None) if note is None else note
+        self.model, self.processor = model, processor
+        self.note = getattr(model, "note", None) if note is None else note
         self.presets = {k: list(v) for k, v in (presets or default_presets()).items()}
         self._images = named_images(demo_images() if images is None else images)
         self._image_cache: dict[str, np.ndarray] = {}
@@ -90,7 +84,7 @@ class SimilarityExplorer:
         self._timer: asyncio.TimerHandle | None = None
         self._listening = True
         self.table: pd.DataFrame | None = None
-        self.figure = None
+        self.figure: Figure | None = None
         self._build()
         self.refresh()
 
@@ -100,61 +94,54 @@ class SimilarityExplorer:
         wide = widgets.Layout(width="98%")
         style = {"description_width": "86px"}
         first, lines = next(iter(self.presets.items()))
-        has_map = getattr(self.embedder, "contributions", None) is not None
 
-        def menu(label, options, **more):
+        def menu(label, options, layout=wide, **more):
             return widgets.Dropdown(
-                description=label,
-                options=options,
-                layout=widgets.Layout(width="98%"),
-                style=style,
-                **more,
+                description=label, options=options, layout=layout, style=style, **more
             )
 
         self.image = menu("Radiograph", list(self._images))
         self.upload = widgets.FileUpload(
-            description="Upload PNG, JPEG or DICOM",
-            multiple=True,
-            layout=widgets.Layout(width="98%"),
+            description="Upload PNG, JPEG or DICOM", multiple=True, layout=wide
         )
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
         self.texts = widgets.Textarea("\n".join(lines), rows=9, layout=wide)
         self.score = menu("Score", [COSINE, SOFTMAX, PAIR])
         self.temperature = widgets.FloatLogSlider(
-            description="Temperature", value=self.embedder.temperature, min=-2.5, max=0.5,
-            step=0.02,
-            readout_format=".3f", layout=widgets.Layout(width="98%"), style=style, disabled=True,
+            description="Temperature", value=self._model_temperature(), min=-2.5, max=0.5,
+            step=0.02, readout_format=".3f", layout=wide, style=style, disabled=True,
         )  # fmt: skip
+        has_map = hasattr(getattr(self.model, "vision_model", None), "forward_features")
         self.view = menu("View", [BARS, *([MAP] if has_map else []), MATRIX])
-        self.map_text = menu("Text", [])
+        self.map_text = menu("Text", [], layout=widgets.Layout(width="98%"))  # hidden at times
         self.status = widgets.HTML()
         self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
         self.downloads = widgets.HTML()
         about = widgets.HTML(f"<small>{PRIVACY}</small>")
-        hint = widgets.HTML(
-            f"<div style='line-height:1.3'><small>{HINT}</small></div>", layout=wide
-        )
-        controls = [
-            self.image, self.upload, self.preset, self.texts, hint, self.score, self.temperature,
-            self.view, self.map_text,
-        ]  # fmt: skip
-        left = widgets.VBox(controls, layout=widgets.Layout(width="310px", flex="0 0 auto"))
+        hint = f"<div style='line-height:1.3'><small>{HINT}</small></div>"
+        left = widgets.VBox(
+            [
+                self.image, self.upload, self.preset, self.texts, widgets.HTML(hint, layout=wide),
+                self.score, self.temperature, self.view, self.map_text,
+            ],
+            layout=widgets.Layout(width="310px", flex="0 0 auto"),
+        )  # fmt: skip
         right = widgets.VBox(
             [self.status, self.picture, self.downloads, about],
             layout=widgets.Layout(flex="1 1 420px", min_width="0", padding="0 0 0 12px"),
         )
         self.page = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        for control in (
-            self.image,
-            self.texts,
-            self.score,
-            self.temperature,
-            self.view,
-            self.map_text,
-        ):
-            control.observe(self._changed, names="value")
+        computed_from = "image", "texts", "score", "temperature", "view", "map_text"
+        for name in computed_from:
+            getattr(self, name).observe(self._changed, names="value")
         self.preset.observe(self._preset_chosen, names="value")
         self.upload.observe(self._uploaded, names="value")
+
+    def _model_temperature(self) -> float:
+        """By which the model divides cosines: its logit for a cosine of 1 is the inverse."""
+        with torch.no_grad():
+            one = torch.ones(1, 1, device=self.model.device)
+            return 1 / self.model.compute_logits(one, one).item()
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         """The live page; beside it the picture, for readers without a kernel (as on GitHub)."""
@@ -235,7 +222,7 @@ class SimilarityExplorer:
         self.map_text.layout.display = None if self.view.value == MAP else "none"
         try:
             self.table, self.figure = self._compute()
-            self._show()
+            self._show(self.table, self.figure)
         except (ValueError, OSError) as error:  # worded for people
             logger.info("no new result", exc_info=True)
             self._say(str(error), error=True)
@@ -262,13 +249,11 @@ class SimilarityExplorer:
         if not texts:
             raise ValueError("There is no text: write one a line.")
         names = list(self._images) if self.view.value == MATRIX else [self.image.value]
-        images = self._embed(
-            self._image_cache, self.embedder.images, names, self._images.get, "image"
+        image_embeds = self._embed(self._image_cache, self._encode_images, names, "image")
+        text_embeds = self._embed(
+            self._text_cache, self._encode_texts, [*texts, *negatives], "text"
         )
-        embeds = self._embed(
-            self._text_cache, self.embedder.texts, [*texts, *negatives], str, "text"
-        )
-        cosine = images @ embeds.T  # (images, texts and negatives)
+        cosine = image_embeds @ text_embeds.T  # (images, texts and negatives)
         with self._deaf():
             chosen = self.map_text.value
             options = list(dict.fromkeys([*texts, *negatives]))
@@ -289,13 +274,31 @@ class SimilarityExplorer:
         table |= {"score": values.ravel()}
         return pd.DataFrame(table), self._draw(names, labels, values, label)
 
-    def _embed(self, cache, function, keys, load, kind) -> np.ndarray:
+    def _embed(self, cache, encode, keys, kind) -> np.ndarray:
         """Embeddings of `keys`; only those not in `cache` are computed."""
         new = list(dict.fromkeys(key for key in keys if key not in cache))
         if new:
             self._say(f"encoding {len(new)} {kind}{'s' if len(new) > 1 else ''} …", busy=True)
-            cache.update(zip(new, np.asarray(function([load(key) for key in new])), strict=True))
+            cache.update(zip(new, encode(new).numpy(), strict=True))
         return np.stack([cache[key] for key in keys])
+
+    def _encode_images(self, names: Sequence[str]) -> torch.Tensor:
+        images = [self._images[name] for name in names]
+        return encode_images(self.model, self.processor, images, progress=False)
+
+    def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        return encode_texts(self.model, self.processor, texts)
+
+    def _map(self, name: str, text: str) -> np.ndarray:
+        """(h, w): contributions of positions to the cosine of an image and a text."""
+        if (name, text) not in self._map_cache:
+            self._say("computing the map …", busy=True)
+            pixel_values = self.processor(images=self._images[name])["pixel_values"]
+            text_embeds = torch.from_numpy(self._text_cache[text])[None]
+            with eval_mode(self.model):
+                maps = similarity_map(self.model, pixel_values, text_embeds)
+            self._map_cache[name, text] = maps[0, 0].cpu().numpy()
+        return self._map_cache[name, text]
 
     def _scores(self, cosine: np.ndarray, count: int) -> tuple[np.ndarray, str]:
         """Cosines (images, texts [and negatives]) -> chosen score (images, texts), its name."""
@@ -314,29 +317,22 @@ class SimilarityExplorer:
                 values, [self._images[name] for name in names], labels,
                 title=label, note=self.note, selected=names.index(self.image.value),
             )  # fmt: skip
-        image = self._images[self.image.value]
+        name, text = self.image.value, self.map_text.value
         if self.view.value == MAP:
-            key = (self.image.value, self.map_text.value)
-            if key not in self._map_cache:
-                self._say("computing the map …", busy=True)
-                self._map_cache[key] = self.embedder.contributions(image, self.map_text.value)
+            contributions = self._map(name, text)
             return plots.plot_similarity_map(
-                image, self._map_cache[key], self.map_text.value, note=self.note
+                self._images[name], contributions, text, note=self.note
             )
         return plots.plot_similarities(
-            image, labels, values[0], title=self.image.value, xlabel=label, note=self.note
+            self._images[name], labels, values[0], title=name, xlabel=label, note=self.note
         )
 
-    def _show(self) -> None:
-        self.picture.value = plots.figure_png(self.figure)
-        csv = self.table.to_csv(index=False).encode()
-        self.downloads.value = "Download " + " or ".join(
-            _link(*link)
-            for link in (
-                ("the figure (PNG)", "similarity.png", "image/png", self.picture.value),
-                ("the numbers (CSV)", "similarity.csv", "text/csv", csv),
-            )
-        )
+    def _show(self, table: pd.DataFrame, figure: Figure) -> None:
+        picture = self.picture.value = plots.figure_png(figure)
+        csv = table.to_csv(index=False).encode()
+        figure_link = _link("the figure (PNG)", "similarity.png", "image/png", picture)
+        numbers_link = _link("the numbers (CSV)", "similarity.csv", "text/csv", csv)
+        self.downloads.value = f"Download {figure_link} or {numbers_link}"
 
     def _say(self, message: str, *, error: bool = False, busy: bool = False) -> None:
         text = html.escape(message)

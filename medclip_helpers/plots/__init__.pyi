@@ -1,13 +1,13 @@
-from .evaluation import plot_confusion, plot_intervals, plot_reliability, plot_roc
+from .evaluation import plot_intervals, plot_reliability
+from .heat_maps import plot_confusion, plot_similarity_matrix, plot_targets
 from .similarities import (
     plot_class_scores,
     plot_similarities,
     plot_similarity_map,
-    plot_similarity_matrix,
     visualize_image_text_similarity,
 )
 from .style import COLORS, figure_png, new_figure, tidy
-from .training import plot_embedding_map, plot_gallery, plot_targets, plot_training_curve
+from .training import plot_embedding_map, plot_gallery, plot_training_curve
 
 __all__ = [
     "COLORS",
@@ -19,7 +19,6 @@ __all__ = [
     "plot_gallery",
     "plot_intervals",
     "plot_reliability",
-    "plot_roc",
     "plot_similarities",
     "plot_similarity_map",
     "plot_similarity_matrix",

@@ -1,18 +1,9 @@
-"""Figures of images, texts and the scores between them.
-
-Every function takes arrays and names and returns a `matplotlib.figure.Figure`; none touches pyplot,
-so nothing leaks between cells and a widget callback can draw. Colours are Okabe and Ito's ("Color
-Universal Design", 2008), which colour-blind readers can tell apart. Paper and ink follow
-matplotlib's rcParams: black on opaque white unless you say otherwise, readable in Colab's dark
-theme too.
-
-Every function has `note`: a line drawn small at the foot, for what a picture must not be shown
-without ("Demo model, trained on drawings: not a clinical result").
-"""
+"""Figures of one image: its similarity with texts, its classes' scores, a similarity's map."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps
@@ -22,16 +13,11 @@ from matplotlib.figure import Figure
 
 from ..radiographs import read_radiograph, to_square
 from .style import (
-    BEST,
     COLORS,
-    DIVERGING,
     OTHER,
-    SEQUENTIAL,
     Rows,
     check_shape,
-    frame,
-    name_rows,
-    names_width,
+    fan_out,
     new_figure,
     number,
     show_image,
@@ -39,8 +25,22 @@ from .style import (
     to_array,
     to_radiograph,
     wrap,
-    write_cells,
 )
+
+if TYPE_CHECKING:
+    from ..model import MedCLIPModel
+    from ..processor import MedCLIPProcessor
+
+
+def _beside_rows(image, rows: Rows, title, xlabel, note) -> Figure:
+    """An image, and to its right an axis with a row for each name."""
+    figure = new_figure(7.8, max(3, rows.height + 1), note)
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
+    show_image(left, image, title)
+    rows.draw(right, least=2)  # a single bar stays a bar, not a wall
+    right.set_xlabel(wrap(xlabel, 46), parse_math=False)
+    tidy(right)
+    return figure
 
 
 def plot_similarities(
@@ -56,93 +56,39 @@ def plot_similarities(
         raise ValueError("texts is empty: expected at least one text")
     check_shape("scores", scores, (len(texts),), "one a text")
     order = np.argsort(-scores, kind="stable")
-    names = [texts[i] for i in order]
-    rows = Rows(names)
-    figure = new_figure(7.8, max(3, rows.height + 0.9), note)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
-    show_image(left, image, title)
-    colors = [BEST] + [OTHER] * (len(names) - 1)
-    bars = right.barh(rows.centres, scores[order], color=colors, height=0.2)
-    right.bar_label(bars, [number(s) for s in scores[order]], padding=3, fontsize=9)
-    rows.draw(right)
-    right.axvline(0, color=right.spines["left"].get_edgecolor(), linewidth=0.8)
-    right.margins(x=0.18)
-    right.locator_params(axis="x", nbins=6)
-    right.set_xlabel(wrap(xlabel, 46), parse_math=False)
-    tidy(right)
+    rows = Rows([texts[i] for i in order])
+    figure = _beside_rows(image, rows, title, xlabel, note)
+    axes = figure.axes[1]
+    colors = [COLORS[0]] + [OTHER] * (len(texts) - 1)
+    bars = axes.barh(rows.centres, scores[order], color=colors, height=0.2)
+    axes.bar_label(bars, fmt=number, padding=3, fontsize=9)
+    axes.axvline(0, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
+    axes.margins(x=0.18)
+    axes.locator_params(axis="x", nbins=6)
     return figure
 
 
-def visualize_image_text_similarity(model, processor, image_path, texts, note=None) -> Figure:
+def visualize_image_text_similarity(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    image_path,
+    texts: Sequence[str],
+    note: str | None = None,
+) -> Figure:
     """Cosine similarity of one radiograph with each text, as `plot_similarities` draws it.
 
-    image_path: path, PIL image or array. texts: a list; they are padded together, as in the
-    processor's own batches. note: by default what the model says of its weights.
+    image_path: what `read_radiograph` takes: path, PIL image or array.
+    texts: each is embedded by itself, unpadded (`similarity.encode_texts`), so that its score does
+        not depend on the others; one of more than 77 word pieces is cut there.
+    note: by default what the model says of its weights.
     """
-    import torch
+    from ..similarity import encode_images, encode_texts  # loads torch, the other plots do not
 
     image = read_radiograph(image_path)
-    inputs = processor(text=list(texts), images=image, return_tensors="pt", padding=True)
-    model.eval()
-    with torch.inference_mode():
-        image_embeds = model.encode_image(inputs["pixel_values"])
-        text_embeds = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
-    scores = (image_embeds @ text_embeds.T)[0]
+    image_embeds = encode_images(model, processor, [image], progress=False)
+    text_embeds = encode_texts(model, processor, texts, truncation=True)
     note = getattr(model, "note", None) if note is None else note
-    return plot_similarities(image, list(texts), scores, note=note)
-
-
-def plot_similarity_matrix(
-    similarity, images, texts, labels=None, *, title="cosine similarity", note=None, selected=None
-) -> Figure:
-    """All images against all texts: a column an image (thumbnail on top), a row a text.
-
-    similarity: (images, texts). labels: frames the pairs that belong together: "diagonal", an
-    index of a text for each image (-1 for none), or a boolean array (images, texts).
-    selected: index of an image whose thumbnail is framed.
-    """
-    similarity = to_array(similarity).astype(float)
-    check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
-    rows, columns = len(texts), len(images)
-    cell = min(0.8, max(0.34, 6 / columns))
-    lines = max(1, int((cell - 0.04) / 0.15))
-    letters = 32 if lines > 2 else 44
-    width = max(4, names_width(texts, letters) + cell * columns + 1.2)
-    figure = new_figure(width, cell * (rows + 1) + 1, note)
-    axes = figure.subplots()
-    mesh = axes.imshow(similarity.T, cmap=SEQUENTIAL)
-    for column, image in enumerate(images):
-        extent = (column - 0.46, column + 0.46, -0.56, -1.48)
-        square = to_square(to_radiograph(image, 128))
-        axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
-    if selected is not None:
-        axes.add_patch(frame(selected - 0.48, -1.5, 0.96, COLORS[1]))
-    if cell > 0.5:
-        write_cells(axes, similarity.T, mesh)
-    for i, j in _pairs(labels, similarity.shape):
-        axes.add_patch(frame(i - 0.46, j - 0.46, 0.92, COLORS[1]))
-    name_rows(axes, texts, letters, lines)
-    axes.set(xlim=(-0.55, columns - 0.45), ylim=(rows - 0.45, -1.55), xticks=[])
-    axes.spines[:].set_visible(False)
-    axes.set_title(wrap(title, int(9 * figure.get_figwidth())), fontsize=10, parse_math=False)
-    figure.colorbar(mesh, ax=axes, shrink=0.7, panchor=False)
-    return figure
-
-
-def _pairs(labels, shape) -> list[tuple[int, int]]:
-    """(image, text) pairs that `labels` of `plot_similarity_matrix` means."""
-    if labels is None:
-        return []
-    if isinstance(labels, str):
-        if labels != "diagonal":
-            raise ValueError(f"labels={labels!r}: expected 'diagonal', indices or a boolean array")
-        return [(i, i) for i in range(min(shape))]
-    labels = to_array(labels)
-    if labels.ndim == 2:
-        check_shape("labels", labels, shape, "images, texts")
-        return [(int(i), int(j)) for i, j in np.argwhere(labels)]
-    check_shape("labels", labels, shape[:1], "one index of a text for each image")
-    return [(i, int(j)) for i, j in enumerate(labels) if j >= 0]
+    return plot_similarities(image, list(texts), image_embeds @ text_embeds.T, note=note)
 
 
 def plot_class_scores(
@@ -161,24 +107,16 @@ def plot_class_scores(
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
     rows = Rows(names, 24, gap=0.3)
-    figure = new_figure(7.8, max(3, rows.height + 1.1), note)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
-    show_image(left, image, title)
+    figure = _beside_rows(image, rows, title, xlabel, note)
+    axes = figure.axes[1]
     for y, name in zip(rows.centres, names, strict=True):
         values = scores[name]
-        # Dots of one class fan out a little, so that equal scores can be counted.
-        spread = np.linspace(-0.09, 0.09, len(values)) if len(values) > 1 else [0.0]
-        right.scatter(values, y + np.asarray(spread), s=22, color=OTHER, zorder=2)
-        right.plot(
-            [values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], linewidth=3, zorder=3
-        )
-    right.plot([], [], color=COLORS[1], linewidth=3, label="mean of the class")
-    right.scatter([], [], s=22, color=OTHER, label="one prompt")
-    right.grid(axis="x", alpha=0.3)
-    rows.draw(right)
-    right.set_xlabel(wrap(xlabel, 46), parse_math=False)
-    right.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
-    tidy(right)
+        axes.scatter(values, fan_out(y, len(values)), s=22, color=OTHER, zorder=2)
+        axes.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], lw=3, zorder=3)
+    axes.plot([], [], color=COLORS[1], lw=3, label="mean of the class")
+    axes.scatter([], [], s=22, color=OTHER, label="one prompt")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
 
@@ -199,19 +137,14 @@ def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure
     )  # fmt: skip
     left, right = figure.subplots(1, 2)
     square = to_square(to_radiograph(image))
-    show_image(left, square)
-    extent = (0, square.width, square.height, 0)
-    right.imshow(square, cmap="gray", vmin=0, vmax=255)
-    strength = np.abs(contributions) / max(np.abs(contributions).max(), 1e-9)
-    norm = CenteredNorm(halfrange=max(np.abs(contributions).max(), 1e-9))
-    scale = colormaps[DIVERGING]
+    for axes in (left, right):
+        show_image(axes, square)
+    largest = max(np.abs(contributions).max(), 1e-9)
+    mesh = ScalarMappable(CenteredNorm(halfrange=largest), colormaps["RdBu_r"])
+    cells = mesh.to_rgba(contributions)
     # The fainter a contribution, the more of the radiograph shows through.
-    cells = scale(norm(contributions))
-    cells[..., 3] = 0.75 * strength**0.7
-    right.imshow(cells, extent=extent)
-    mesh = ScalarMappable(norm, scale)
-    right.set_axis_off()
-    right.set_anchor("N")
+    cells[..., 3] = 0.75 * (np.abs(contributions) / largest) ** 0.7
+    right.imshow(cells, extent=(0, square.width, square.height, 0))
     label = "contribution to the cosine"
     figure.colorbar(mesh, ax=right, label=label, shrink=0.85, panchor=False)
     return figure

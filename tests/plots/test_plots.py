@@ -35,8 +35,6 @@ INTERVALS = pd.DataFrame(
 
 def figures() -> dict[str, Figure]:
     random = np.random.default_rng(0)
-    labels = random.integers(0, 5, 60)
-    scores = random.normal(size=(60, 5))
     probabilities = random.random(200)
     history = [{"step": i, "loss": 1 / (i + 1)} for i in range(60)]
     history += [{"step": 10 * i, "zero_shot_accuracy": i / 6} for i in range(6)]
@@ -55,6 +53,13 @@ def figures() -> dict[str, Figure]:
         "large matrix": plots.plot_similarity_matrix(
             random.normal(size=(20, 20)), [IMAGE] * 20, many, note=NOTE
         ),
+        "narrow matrix": plots.plot_similarity_matrix(
+            random.normal(size=(1, 2)), [IMAGE], ["a", "b"], note=NOTE, selected=0,
+            title="softmax over 2 texts, temperature 0.070",
+        ),
+        "wide matrix": plots.plot_similarity_matrix(
+            random.normal(size=(30, 3)), [IMAGE] * 30, TEXTS[:3], note=NOTE
+        ),
         "class scores": plots.plot_class_scores(
             IMAGE, {name: random.normal(size=7) for name in [*FINDINGS, TEXTS[1]]}, note=NOTE
         ),
@@ -62,9 +67,16 @@ def figures() -> dict[str, Figure]:
             embeds, embeds[:5], [FINDINGS[i % 5] for i in range(20)], FINDINGS, note=NOTE
         ),
         "targets": plots.plot_targets(targets, TEXTS, FINDINGS, note=NOTE),
-        "roc": plots.plot_roc(labels, scores, FINDINGS, title="all", note=NOTE),
+        "small targets": plots.plot_targets(
+            dict.fromkeys(["cosine, 1 (paper)", "dot, 1 (published)"], np.eye(2)),
+            ["a", "b"], ["c", "d"], note=NOTE,
+        ),
         "confusion": plots.plot_confusion(
             np.arange(25).reshape(5, 5), FINDINGS, title="all", note=NOTE
+        ),
+        "small confusion": plots.plot_confusion([[3, 1], [0, 2000]], ["COVID", "b"], note=NOTE),
+        "large confusion": plots.plot_confusion(
+            np.arange(400).reshape(20, 20), FINDINGS * 4, note=NOTE
         ),
         "map": plots.plot_similarity_map(IMAGE, random.normal(size=(7, 7)), TEXTS[1], note=NOTE),
         "training": plots.plot_training_curve(history, title="demo", note=NOTE),
@@ -144,7 +156,7 @@ def test_a_figure_shows_in_a_notebook_without_pyplot():
     code = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell
-from medclip_helpers.plotting import plot_targets
+from medclip_helpers.plots import plot_targets
 shell = InteractiveShell.instance()
 data, _ = shell.display_formatter.format(plot_targets({"t": [[0.0, 1.0]]}, ["a"], ["b", "c"]))
 assert data["image/png"][:8] == b"\\x89PNG\\r\\n\\x1a\\n", list(data)
@@ -240,29 +252,6 @@ def test_pca_keeps_distances_of_a_plane():
 
     np.testing.assert_allclose(distances(found), distances(plane), atol=1e-9)
     assert "100%" not in figure.axes[0].get_xlabel() and "variance" in figure.axes[0].get_xlabel()
-
-
-def test_umap_is_offered_or_named_as_missing():
-    points = np.random.default_rng(0).normal(size=(30, 5))
-    arguments = (points[:20], points[20:], ["a"] * 20, ["b"] * 10)
-    try:
-        import umap  # noqa: F401
-    except ImportError:
-        with pytest.raises(ImportError, match="umap-learn"):
-            plots.plot_embedding_map(*arguments, method="umap")
-    else:
-        figure = plots.plot_embedding_map(*arguments, method="umap")
-        assert figure.axes[0].get_xlabel() == "UMAP 1"
-    with pytest.raises(ValueError, match="'tsne'.*'pca' or 'umap'"):
-        plots.plot_embedding_map(*arguments, method="tsne")
-
-
-def test_roc_gives_the_area_and_says_where_there_is_none():
-    labels = [[1, 0, 1], [0, 0, -1], [1, 0, np.nan], [0, 0, 0]]
-    scores = [[0.9, 0.1, 0.2], [0.3, 0.2, 0.9], [0.2, 0.3, 0.9], [0.1, 0.4, 0.1]]
-    figure = plots.plot_roc(labels, scores, ["x", "y", "z"])
-    names = [t.get_text() for t in figure.axes[0].get_legend().get_texts()]
-    assert names == ["x: 0.750 (2 of 4)", "y: one kind only, no curve", "z: 1.000 (1 of 2)"]
 
 
 def test_confusion_writes_counts_and_shares():
@@ -376,21 +365,29 @@ def test_the_documents_chart_end_to_end():
 
     class Model(torch.nn.Module):
         note = NOTE
+        device = torch.device("cpu")
 
         def encode_image(self, pixel_values):
             assert not self.training
             return torch.tensor([[1.0, 0.0]])
 
         def encode_text(self, input_ids, attention_mask):
-            return torch.tensor([[0.6, 0.8], [0.8, 0.6]])
+            assert not self.training and attention_mask.all(), "padding is part of an embedding"
+            values = {1: [0.6, 0.8], 2: [0.8, 0.6]}
+            return torch.tensor([values[pieces[0]] for pieces in input_ids.tolist()])
 
-    def processor(**inputs):
-        assert inputs["text"] == ["a", "b"] and inputs["padding"] is True
-        return dict.fromkeys(["pixel_values", "input_ids", "attention_mask"])
+    def processor(text=None, images=None, truncation=False):
+        if text is None:
+            return {"pixel_values": torch.zeros(1, 1, 4, 4), "blank": [False]}
+        assert text == ["a", "b, which is longer"] and truncation
+        mask = torch.tensor([[1, 0, 0], [1, 1, 1]])
+        return {"input_ids": torch.tensor([[1, 0, 0], [2, 3, 4]]), "attention_mask": mask}
 
+    model = Model().train()
     figure = plots.visualize_image_text_similarity(
-        Model(), processor, Image.fromarray(IMAGE), ["a", "b"]
+        model, processor, Image.fromarray(IMAGE), ["a", "b, which is longer"]
     )
-    assert row_names(figure) == ["b", "a"]
+    assert row_names(figure) == ["b, which is longer", "a"]
     assert [t.get_text() for t in figure.axes[1].texts] == ["0.80", "0.60"]
     assert figure._supxlabel.get_text() == NOTE
+    assert model.training, "the model is left as it was"

@@ -85,5 +85,5 @@ def growth(world: Path, seen: int):
     fresh, used, numbers = _build("demo"), _build("demo"), itertools.count()
     lines = [f"The heart is enlarged by {next(numbers)} mm." for _ in range(seen)]
     # An edit each would draw a thousand pictures first.
-    used._embed(used._text_cache, used.embedder.texts, lines, str, "text")
+    used._embed(used._text_cache, used._encode_texts, lines, "text")
     return lambda: {"fresh": _edit(fresh, next(numbers)), "used": _edit(used, next(numbers))}

@@ -47,11 +47,11 @@ def files(world: Path, count: int, prompts: int):
 
 
 def texts(world: Path, count: int):
-    from medclip_helpers.similarity import make_embedder
+    from medclip_helpers.similarity import encode_texts
 
-    embedder = make_embedder(*load_full(world), batch_size=64)
+    model, processor = load_full(world)
     lines = json.loads((world / "texts.json").read_text())[:count]
-    return lambda: embedder.texts(lines)
+    return lambda: encode_texts(model, processor, lines)
 
 
 def load(world: Path, warm: bool, url: str, scratch: str):

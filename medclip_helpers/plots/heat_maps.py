@@ -1,0 +1,132 @@
+"""Figures of matrices, a coloured square a cell: images against texts, targets, confusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from ..radiographs import to_square
+from .style import COLORS, check_shape, new_figure, number, to_array, to_radiograph, wrap
+
+
+def _heat_maps(
+    matrices: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
+    cell: float, top: float = 0, texts=None, low=None, high=None, label=None, note=None,
+) -> Figure:  # fmt: skip
+    """Matrices of one shape side by side, under their titles, on one scale from `low` to `high`.
+
+    matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
+    kept free above. texts: (rows, columns) to write in cells instead of their numbers.
+    """
+    rows, columns = next(iter(matrices.values())).shape
+    lines = max(1, int((cell - 0.04) / 0.15))  # of a row's name that its cell is high enough for
+    letters = 32 if lines > 2 else 44
+    # Inches that names take, about; the compressed layout measures them and shares out the rest.
+    left = 0.075 * min(letters, max(map(len, row_names)))
+    foot = 0.065 * min(22, max(map(len, column_names), default=0))
+    width = max(4, left + len(matrices) * (cell * columns + 0.3) + 0.9)
+    figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
+    panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+    for panel, (title, values) in zip(panels, matrices.items(), strict=True):
+        mesh = panel.imshow(values, cmap="Blues", vmin=low, vmax=high)
+        if cell > 0.4:
+            for (row, column), value in np.ndenumerate(values):
+                text = number(value) if texts is None else texts[row, column]
+                ink = "white" if mesh.norm(value) > 0.62 else "black"  # half way in lightness
+                panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+        ticks = [wrap(name, 22, 2) for name in column_names]
+        panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=8, parse_math=False)
+        panel.tick_params(length=0)
+        title = wrap(title, max(12, int(8 * (width - left) / len(matrices))))
+        panel.set_title(title, fontsize=10, loc="left", parse_math=False)
+    ticks = [wrap(name, letters, lines) for name in row_names]
+    panels[0].set_yticks(range(rows), ticks, fontsize=9, parse_math=False)
+    figure.colorbar(mesh, ax=panels, label=label, shrink=0.7)
+    return figure
+
+
+def plot_similarity_matrix(
+    similarity, images, texts, labels=None, *, title="cosine similarity", note=None, selected=None
+) -> Figure:
+    """All images against all texts: a column an image (thumbnail on top), a row a text.
+
+    similarity: (images, texts). labels: frames the pairs that belong together: "diagonal", an
+    index of a text for each image (-1 for none), or a boolean array (images, texts).
+    selected: index of an image whose thumbnail is framed.
+    """
+    similarity = to_array(similarity).astype(float)
+    check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
+    cell = min(0.8, max(0.34, 6 / len(images)))
+    figure = _heat_maps({title: similarity.T}, texts, [], cell=cell, top=cell, note=note)
+    axes = figure.axes[0]
+    for column, image in enumerate(images):
+        extent = (column - 0.46, column + 0.46, -0.56, -1.48)
+        square = to_square(to_radiograph(image, 128))
+        axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
+    frames = [] if selected is None else [(selected - 0.48, -1.5, 0.96)]
+    frames += [(i - 0.46, j - 0.46, 0.92) for i, j in _pairs(labels, similarity.shape)]
+    for x, y, side in frames:
+        axes.add_patch(
+            Rectangle((x, y), side, side, fill=False, ec=COLORS[1], lw=2.5, clip_on=False)
+        )
+    axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _pairs(labels, shape) -> list[tuple[int, int]]:
+    """(image, text) pairs that `labels` of `plot_similarity_matrix` means."""
+    if labels is None:
+        return []
+    if isinstance(labels, str):
+        if labels != "diagonal":
+            raise ValueError(f"labels={labels!r}: expected 'diagonal', indices or a boolean array")
+        return [(i, i) for i in range(min(shape))]
+    labels = to_array(labels)
+    if labels.ndim == 2:
+        check_shape("labels", labels, shape, "images, texts")
+        return [(int(i), int(j)) for i, j in np.argwhere(labels)]
+    check_shape("labels", labels, shape[:1], "one index of a text for each image")
+    return [(i, int(j)) for i, j in enumerate(labels) if j >= 0]
+
+
+def plot_targets(
+    targets: Mapping[str, np.ndarray],
+    row_labels: Sequence[str],
+    column_labels: Sequence[str],
+    *,
+    note=None,
+) -> Figure:
+    """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
+
+    targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
+    """
+    matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
+    for title, values in matrices.items():
+        shape = (len(row_labels), len(column_labels))
+        check_shape(f"targets[{title!r}]", values, shape, "rows, columns")
+    return _heat_maps(
+        matrices, row_labels, column_labels, cell=min(0.62, max(0.3, 4 / len(column_labels))),
+        low=min(0, *(values.min() for values in matrices.values())),
+        high=max(1, *(values.max() for values in matrices.values())), note=note,
+    )  # fmt: skip
+
+
+def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None) -> Figure:
+    """Counts of true class (rows) against predicted class (columns), coloured by share of the row.
+
+    matrix: (classes, classes) counts.
+    """
+    matrix = to_array(matrix)
+    check_shape("matrix", matrix, (len(class_names),) * 2, "true class, predicted class")
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    texts = np.vectorize("{:g}\n{:.0%}".format)(matrix, share)
+    figure = _heat_maps(
+        {title or "": share}, class_names, class_names, cell=0.8, texts=texts, low=0, high=1,
+        label="share of the row", note=note,
+    )  # fmt: skip
+    figure.axes[0].set(xlabel="predicted", ylabel="true")
+    return figure
