@@ -1,13 +1,14 @@
-from .config import TrainingConfig
+from .building import build_model
+from .config import RUN_FILE, TrainingConfig
 from .fine_tuning import LEARNING_RATES, build_classifier, evaluate_method, fit, predict_logits
 from .heads import PromptTuningClassifier, SuperviseClassifier, classification_loss
-from .pretraining import TrainingResult, build_model, preserved_random_state, train
 from .run_file import train_from_file
-from .trainer import TrainingStopped
+from .trainer import TrainingResult, TrainingStopped, train
 
 __all__ = [
     "LEARNING_RATES",
     "PromptTuningClassifier",
+    "RUN_FILE",
     "SuperviseClassifier",
     "TrainingConfig",
     "TrainingResult",
@@ -18,7 +19,6 @@ __all__ = [
     "evaluate_method",
     "fit",
     "predict_logits",
-    "preserved_random_state",
     "train",
     "train_from_file",
 ]

@@ -14,6 +14,8 @@ import re
 import shutil
 from pathlib import Path
 
+from ..hub import whole_file
+
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
@@ -48,15 +50,15 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def publish(folder: Path, run: Path) -> Path:
-    """Move a sealed checkpoint into the run's folder in one step; returns its place."""
+def publish(folder: Path, run: Path) -> None:
+    """Seal a checkpoint and move it into the run's folder in one step."""
+    seal(folder)
     place = run / folder.name
     if place.exists():  # incomplete, or a run would have gone on from it
         shutil.rmtree(place)
     os.replace(folder, place)
     if os.name != "nt":  # Windows cannot open a folder
         _sync(run)
-    return place
 
 
 def checkpoints(run: Path) -> dict[int, Path]:
@@ -72,7 +74,10 @@ def checkpoints(run: Path) -> dict[int, Path]:
 
 
 def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
-    """Delete all complete checkpoints but the last few and the best."""
+    """Delete all complete checkpoints but the last few and the best.
+
+    Not the Trainer's `save_total_limit`, which counts incomplete folders as checkpoints too.
+    """
     found = checkpoints(run)
     keep = {*list(found)[-keep_last:], best_step}
     for step, path in found.items():
@@ -80,11 +85,17 @@ def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
+def clear_scratch(run: Path) -> None:
+    """Delete what was being written into the run's folder and never got its name."""
+    shutil.rmtree(run / SCRATCH, ignore_errors=True)
+    for part in run.glob(".*.part"):  # of `whole_file`
+        part.unlink(missing_ok=True)
+
+
 def copy_model(checkpoint: Path, run: Path) -> None:
     """Copy what is not the Trainer's to the run's folder, each file under its name in one step."""
     for file in checkpoint.iterdir():
         if not file.name.startswith(TRAINER_STATE):
-            part = run / f"{SCRATCH}-{file.name}"
-            shutil.copyfile(file, part)
-            _sync(part)
-            os.replace(part, run / file.name)
+            with whole_file(run / file.name) as part:
+                shutil.copyfile(file, part)
+                _sync(part)

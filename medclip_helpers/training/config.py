@@ -1,10 +1,23 @@
-"""Settings of a training run."""
+"""What a training run can be told: `TrainingConfig` in Python, all of it in a run file."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RUN_FILE = Path(__file__).with_name("run_file.txt").read_text(encoding="utf-8")  # help
+CHOICES = {
+    "loss": ("semantic", "info_nce"),
+    "label_similarity": ("cosine", "dot"),
+    "precision": ("auto", "float32", "bfloat16", "float16"),
+    "device": ("auto", "cpu"),
+}
+KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": bool}
+MAY_BE_ZERO = ("weight_decay", "warmup_ratio", "max_grad_norm", "seed", "num_workers")
 
 
 @dataclass
@@ -25,6 +38,9 @@ class TrainingConfig:
     checkpoint_steps: steps between checkpoints, each with an evaluation; None is an epoch.
     keep_last: checkpoints kept, besides the best by `best_metric`.
     device: "auto" (CUDA, else MPS, else CPU) or "cpu".
+    progress: whether transformers' progress bar is shown.
+
+    Raises ValueError for a setting of another type, an unknown choice, or a number out of range.
     """
 
     output_dir: str = "runs/pretraining"
@@ -49,36 +65,29 @@ class TrainingConfig:
     progress: bool = True
 
     def __post_init__(self):
-        choices = {
-            "loss": ("semantic", "info_nce"),
-            "label_similarity": ("cosine", "dot"),
-            "precision": ("auto", "float32", "bfloat16", "float16"),
-            "device": ("auto", "cpu"),
-        }
-        self.output_dir = os.fspath(self.output_dir)
+        if isinstance(self.output_dir, os.PathLike):
+            self.output_dir = os.fspath(self.output_dir)
         for field in dataclasses.fields(self):
-            _check_type(field.name, getattr(self, field.name), field.type)
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {allowed}")
-        positive = ("batch_size", "epochs", "max_steps", "learning_rate", "label_temperature")
-        for name in (*positive, "logging_steps", "checkpoint_steps", "keep_last"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}, expected a positive number")
+            name, value = field.name, getattr(self, field.name)
+            _check_type(name, value, str(field.type))
+            if name in CHOICES and value not in CHOICES[name]:
+                raise ValueError(f"{name} is {value!r}, expected one of {CHOICES[name]}")
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                zero = " or 0" if name in MAY_BE_ZERO else ""
+                if not (0 < value < math.inf or zero and value == 0):
+                    raise ValueError(f"{name} is {value}, expected a positive number{zero}")
 
     def steps(self, samples: int) -> int:
         """Steps of the whole run over a dataset of `samples`."""
         return self.max_steps or max(1, round(self.epochs * samples / self.batch_size))
 
 
-def _check_type(name: str, value, declared: str) -> None:
+def _check_type(name: str, value: object, declared: str) -> None:
     """declared: the annotation of a field of TrainingConfig."""
     kind, _, rest = declared.partition(" | ")
     if value is None and rest == "None":
         return
-    allowed = {"int": int, "float": (int, float), "str": str, "bool": bool}[kind]
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "bool"):
+    if not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != "bool"):
         is_text = kind == "float" and isinstance(value, str)
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if is_text else ""
         raise ValueError(f"{name} is {value!r}, expected {declared}{hint}")

@@ -1,7 +1,7 @@
-"""Train a classifier of `finetuning` on a manifest, and judge it on the manifest's test images.
+"""Train a classifier of `heads` on a manifest, and judge it on the manifest's test images.
 
-The loop is `transformers.Trainer`'s with the settings of `training.TrainingConfig`, as in
-pretraining. Nothing stays on disk and no step is chosen: the last one is the result.
+The loop is `transformers.Trainer`'s with the settings of `TrainingConfig`, as in pretraining.
+Nothing stays on disk and no step is chosen: the last one is the result.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
-from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback
 
 from ..data import LabelledImages, class_numbers, encode_labels
@@ -26,10 +25,9 @@ from ..evaluation import evaluate_classification
 from ..model import MedCLIPModel, MedCLIPVisionEncoder
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts, process_class_prompts
+from .arguments import preserved_random_state, training_arguments
 from .config import TrainingConfig
 from .heads import PromptTuningClassifier, SuperviseClassifier
-from .pretraining import preserved_random_state
-from .trainer import MedCLIPTrainer
 
 if TYPE_CHECKING:
     from ..data import DataSet
@@ -81,25 +79,15 @@ def fit(
 
     config: `output_dir`, `loss` and what is about checkpoints are not looked at.
     """
+    samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     with tempfile.TemporaryDirectory() as folder, preserved_random_state():
-        arguments = MedCLIPTrainer.training_arguments(config, Path(folder), len(dataset))
+        arguments = training_arguments(config, Path(folder), samples)
         arguments.save_strategy = "no"
-        arguments.per_device_train_batch_size = config.batch_size
-        bar = tqdm(total=arguments.max_steps, desc="training", disable=not config.progress)
-        trainer = Trainer(classifier, arguments, collate, dataset, callbacks=[_Progress(bar)])
+        trainer = Trainer(classifier, arguments, collate, dataset)
         trainer.remove_callback(PrinterCallback)  # it prints
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
-        with bar:
-            trainer.train()
+        trainer.train()
     return classifier.eval()
-
-
-class _Progress(TrainerCallback):
-    def __init__(self, bar: tqdm):
-        self.bar = bar
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.bar.update()
 
 
 @torch.no_grad()
@@ -150,7 +138,7 @@ def evaluate_method(
         splits["train"] = splits["train"].sample(count, random_state=config.seed)
     labels = {split: _labels(rows, known) for split, rows in splits.items()}
     train, test = (
-        LabelledImages(rows["imgpath"], encode_labels(labels[split]), processor)
+        LabelledImages(rows["imgpath"].tolist(), encode_labels(labels[split]), processor)
         for split, rows in splits.items()
     )
     classifier = build_classifier(method, model, known.classes, known.mode, config.seed)

@@ -3,7 +3,7 @@
 Both take `labels` and return their loss, as `transformers.Trainer` and `ImageSuperviseLoss` expect.
 Freeze what should not move with `requires_grad_(False)`: a frozen encoder under
 `SuperviseClassifier` is a linear probe. What is frozen stays in eval mode: in train mode its
-dropout would go on, and batch normalisation would learn without a gradient. `tuning` trains them.
+dropout would go on, and batch normalisation would learn without a gradient. `fit` trains them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..model import MedCLIPModel
+from ..classifier import PromptClassifier
+from ..model import MedCLIPModel, MedCLIPVisionEncoder
 
 MODES = ("multiclass", "multilabel", "binary")
 
@@ -34,17 +35,15 @@ def classification_loss(logits: Tensor, labels: Tensor, mode: str) -> Tensor:
     Returns a scalar; ValueError where the shapes do not fit.
     """
     labels = labels.to(logits.device)
-    if mode == "multiclass":
-        if labels.shape != logits.shape[:1]:
-            found = tuple(labels.shape)
-            raise ValueError(f"labels have shape {found}, expected ({len(logits)},) class numbers")
-        return F.cross_entropy(logits, labels.long())
     if mode == "binary":
         labels = labels.reshape(len(labels), -1)
-    if labels.shape != logits.shape:
-        raise ValueError(
-            f"labels have shape {tuple(labels.shape)}, expected {tuple(logits.shape)} of 0 and 1"
-        )
+    expected = logits.shape[:1] if mode == "multiclass" else logits.shape
+    if labels.shape != expected:
+        what = "class numbers" if mode == "multiclass" else "of 0 and 1"
+        found = f"labels have shape {tuple(labels.shape)}"
+        raise ValueError(f"{found}, expected {tuple(expected)} {what}")
+    if mode == "multiclass":
+        return F.cross_entropy(logits, labels.long())
     return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
 
 
@@ -58,7 +57,7 @@ class SuperviseClassifier(nn.Module):
 
     def __init__(
         self,
-        vision_model: nn.Module,
+        vision_model: MedCLIPVisionEncoder,
         num_class: int = 14,
         input_dim: int | None = None,
         mode: str = "multiclass",
@@ -73,12 +72,8 @@ class SuperviseClassifier(nn.Module):
 
     def train(self, mode: bool = True):
         super().train(mode)
-        # the projection is not used
-        used = [
-            parameter for name, parameter in self.model.named_parameters()
-            if not name.startswith("projection_head.")
-        ]  # fmt: skip
-        if not any(parameter.requires_grad for parameter in used):
+        learning = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        if all(name.startswith("projection_head.") for name in learning):  # which is not used
             self.model.eval()
         return self
 
@@ -103,7 +98,7 @@ def _with_loss(outputs: dict, labels: Tensor | None, mode: str) -> dict:
 
 
 class PromptTuningClassifier(nn.Module):
-    """A prompt classifier whose prompts begin with learned words ("context").
+    """A `PromptClassifier` whose prompts begin with learned words ("context").
 
     medclip_model: a `MedCLIPModel`. n_context: learned words, put after [CLS] in each prompt.
     class_specific_context: each class learns its own, otherwise all share them.
@@ -131,8 +126,8 @@ class PromptTuningClassifier(nn.Module):
             raise ValueError(f"n_context is {n_context}, expected at least one learned word")
         if mode == "binary" and num_class != 1:
             raise ValueError(f"num_class is {num_class}, expected 1 for mode 'binary'")
-        self.model, self.mode, self.ensemble = medclip_model.requires_grad_(False), mode, ensemble
-        self.num_class = num_class
+        self.model, self.ensemble = medclip_model.requires_grad_(False), ensemble
+        self.mode, self.num_class = mode, num_class
         words = medclip_model.text_model.model.get_input_embeddings()
         words.weight.requires_grad_(joint_train_emb)
         sets = num_class if class_specific_context else 1
@@ -145,8 +140,10 @@ class PromptTuningClassifier(nn.Module):
         self.model.eval()
         return self
 
-    def encode_prompts(self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]) -> list[Tensor]:
-        """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> [(prompts, dim)].
+    def encode_prompts(
+        self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> {class: (prompts, dim)}.
 
         Raises ValueError where classes are too many or few, or prompts and learned words together
         are longer than the text encoder takes.
@@ -156,7 +153,7 @@ class PromptTuningClassifier(nn.Module):
         words = self.model.text_model.model.get_input_embeddings()
         learned_words = self.context.shape[1]
         longest = self.model.text_model.config.max_position_embeddings - learned_words
-        embeds = []
+        embeds = {}
         for k, (name, inputs) in enumerate(prompt_inputs.items()):
             if (count := inputs["input_ids"].shape[1]) > longest:
                 raise ValueError(
@@ -172,7 +169,7 @@ class PromptTuningClassifier(nn.Module):
                 inputs_embeds=torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1),
                 attention_mask=torch.cat([mask[:, :1], learned, mask[:, 1:]], dim=1),
             )
-            embeds.append(F.normalize(encoded, dim=-1))
+            embeds[name] = F.normalize(encoded, dim=-1)
         return embeds
 
     def forward(
@@ -183,14 +180,11 @@ class PromptTuningClassifier(nn.Module):
         return_loss: bool = True,
         **unused,
     ) -> dict:
-        """`logits` (images, classes), `class_names` and, with labels, the loss.
+        """What `PromptClassifier` returns and, with labels, the loss.
 
         pixel_values: (images, 1 or 3, height, width). prompt_inputs: as for `PromptClassifier`.
         labels: as in `classification_loss`, classes in the order of `prompt_inputs`.
         """
-        embeds = self.encode_prompts(prompt_inputs)
-        images = self.model.encode_image(pixel_values)
-        by_class = [self.model.compute_logits(images, texts) for texts in embeds]
-        logits = torch.stack([x.mean(1) if self.ensemble else x.amax(1) for x in by_class], dim=1)
-        outputs = {"logits": logits, "class_names": list(prompt_inputs)}
+        embeds, images = self.encode_prompts(prompt_inputs), self.model.encode_image(pixel_values)
+        outputs = PromptClassifier(self.model, self.ensemble).score(images, embeds)
         return _with_loss(outputs, labels if return_loss else None, self.mode)

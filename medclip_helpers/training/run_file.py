@@ -1,115 +1,106 @@
-"""Run files: a whole pretraining run as YAML."""
+"""Run files: read here and nowhere else, and trained as they say (`RUN_FILE` is their help)."""
 
 from __future__ import annotations
 
-import argparse
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from PIL import Image
+
+from .. import data
+from ..constants import MAX_TEXT_TOKENS
 from ..evaluation import zero_shot_evaluator
+from ..hub import DownloadError, read_settings
+from ..loading import load_medclip
+from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
+from ..prompts import load_class_prompts
+from .building import build_model
 from .config import TrainingConfig
-from .pretraining import TrainingResult, build_model, train
-from .trainer import TrainingStopped
+from .trainer import TrainingResult, train
 
-RUN_FILE = """\
-A run file is YAML:
-
-  model: vit                     # "vit", "resnet", "demo" or a folder: go on from its weights; or
-  # model:                       # begin: the arguments of build_model
-  #   vision: {backbone: swin_tiny_patch4_window7_224, pretrained: true}
-  #   text: emilyalsentzer/Bio_ClinicalBERT
-  #   tokenizer: null
-  images: [chexpert.csv]         # manifests: imgpath, subject_id, report and the 14 labels
-  image_root: /data              # what imgpath is relative to; by default the manifest's folder
-  sentences: [sentences.csv]     # Reports and the 14 labels
-  evaluate:                      # held-out images, each positive for one class of the prompts
-    images: chexpert-5x200.csv
-    prompts: chexpert            # or a file; its classes are among the 14 labels
-  training: {output_dir: runs/pretraining, batch_size: 100, epochs: 10}    # TrainingConfig
-
-On one machine:   torchrun --nproc-per-node=2 -m medclip_helpers.training --config run.yaml
-On several, each: torchrun --nnodes=4 --nproc-per-node=8 --rdzv-backend=c10d \\
-                    --rdzv-endpoint=HOST:29500 -m medclip_helpers.training --config run.yaml
-"""
-RUN_KEYS = {"model", "images", "image_root", "sentences", "match", "evaluate", "training"}
-
-
-def _check_keys(given, known, required, where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: expected a mapping with the keys {sorted(known)}, got {given}")
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"{where}: unknown {unknown}, expected some of {sorted(known)}")
-    if missing := sorted(set(required) - set(given)):
-        raise ValueError(f"{where}: {missing} missing")
-
-
-def _held_out(settings: Mapping, root, processor: MedCLIPProcessor) -> Callable:
-    """An evaluator from the `evaluate` part of a run file."""
-    from ..data import LABELS, class_numbers, is_exclusive, read_manifest
-    from ..prompts import load_class_prompts
-
-    prompts = load_class_prompts(settings["prompts"], n=settings.get("prompts_per_class"))
-    classes = list(prompts)
-    if unknown := sorted(set(classes) - set(LABELS)):
-        raise ValueError(f"evaluate, prompts: {unknown} are no labels of a manifest: {LABELS}")
-    rows = read_manifest(settings["images"], settings.get("image_root", root))
-    try:
-        rows = rows[is_exclusive(rows, classes)]
-    except ValueError as error:
-        raise ValueError(f"{settings['images']}: {error}") from None
-    labels = [classes[k] for k in class_numbers(rows, classes)]
-    return zero_shot_evaluator(processor, rows["imgpath"].tolist(), labels, prompts)
+RUN_KEYS = ("model", "images", "image_root", "sentences", "match", "evaluate", "training")
+MODEL_KEYS = ("vision", "text", "tokenizer", "image_size")
+HELD_OUT_KEYS = ("images", "image_root", "prompts", "prompts_per_class")
 
 
 def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
-    """Train as a run file says (see RUN_FILE); ValueError names what in it is wrong."""
-    import yaml
+    """Train as a run file says (see RUN_FILE).
 
-    from ..data import UnpairedDataset, read_manifest, read_sentences
-    from ..loading import load_medclip
+    Raises ValueError or FileNotFoundError naming what in it is wrong, `hub.DownloadError` where
+    published weights are out of reach, and what `train` raises.
+    """
+    settings = read_settings(path)
+    _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), f"{path}: ")
+    root, match = settings.get("image_root"), settings.get("match", True)
+    if not isinstance(root, (str, type(None))):
+        raise ValueError(f"{path}: image_root is {root!r}, expected a folder")
+    if not isinstance(match, bool):
+        raise ValueError(f"{path}: match is {match!r}, expected true or false")
 
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
-    _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), str(path))
-    fields = TrainingConfig.__dataclass_fields__
-    _check_keys(settings.get("training", {}), fields, (), f"{path}, training")
-    config = TrainingConfig(**settings.get("training", {}))
-    if isinstance(settings["model"], str):
-        model, processor = load_medclip(settings["model"], device="cpu")
-    else:
-        required = {"vision", "text", "tokenizer"}
-        _check_keys(settings["model"], required | {"image_size"}, required, f"{path}, model")
-        model, processor = build_model(**settings["model"], seed=config.seed)
-    root = settings.get("image_root")
-    images, sentences = read_manifest(settings["images"], root), settings["sentences"]
-    dataset = UnpairedDataset(
-        images, read_sentences(sentences), config.seed, settings.get("match", True)
-    )
-    evaluate = None
-    if held_out := settings.get("evaluate"):
-        known = {"images", "image_root", "prompts", "prompts_per_class"}
-        _check_keys(held_out, known, ("images", "prompts"), f"{path}, evaluate")
-        evaluate = _held_out(held_out, root, processor)
+    def part(name: str, read: Callable, *more):
+        """read(what stands under `name`, *more), whose errors then name the place."""
+        value = settings.get(name, {})
+        try:
+            return read(value, *more)
+        except (FileNotFoundError, DownloadError):
+            raise
+        except ValueError as error:
+            raise ValueError(f"{path}, {name}: {error}") from error
+        except Exception as error:  # timm, transformers and the file system have all kinds
+            raise ValueError(f"{path}, {name} is {value!r}: {error}") from error
+
+    config = part("training", _read_config)
+    model, processor = part("model", _read_model, config.seed)
+    images = part("images", data.read_manifest, root)
+    sentences = part("sentences", data.read_sentences)
+    dataset = data.UnpairedDataset(images, sentences, config.seed, match)
+    evaluate = part("evaluate", _read_evaluate, root, processor)
     return train(model, processor, dataset, config, evaluate=evaluate, resume=resume)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m medclip_helpers.training",
-        description="Pretrain MedCLIP as a run file says.",
-        epilog=RUN_FILE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, help="the run file")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def _check_keys(
+    given: object, known: Collection[str], required: Collection[str] = (), where: str = ""
+) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}expected a mapping with the keys {sorted(known)}, got {given!r}")
+    if unknown := [key for key in given if key not in known]:
+        raise ValueError(f"{where}unknown {unknown}, expected some of {sorted(known)}")
+    if missing := sorted(set(required) - set(given)):
+        raise ValueError(f"{where}{missing} missing")
+
+
+def _read_config(settings: Any) -> TrainingConfig:
+    _check_keys(settings, TrainingConfig.__dataclass_fields__)
+    return TrainingConfig(**settings)
+
+
+def _read_model(settings: Any, seed: int) -> tuple[MedCLIPModel, MedCLIPProcessor]:
+    if isinstance(settings, str):
+        return load_medclip(settings, device="cpu")
+    _check_keys(settings, MODEL_KEYS, ("vision", "text", "tokenizer"))
+    model, processor = build_model(**settings, seed=seed)
+    with torch.no_grad():  # sizes that do not fit each other show here, not after data were read
+        longest = "." * (MAX_TEXT_TOKENS - 2)  # between [CLS] and [SEP]
+        model.eval()(**processor(text=longest, images=Image.new("L", (9, 9))))
+    return model, processor
+
+
+def _read_evaluate(settings: Any, root: str | None, processor: MedCLIPProcessor) -> Callable | None:
+    """An evaluator of held-out images; None where the run file asks for none."""
+    if not settings:
+        return None
+    _check_keys(settings, HELD_OUT_KEYS, ("images", "prompts"))
+    prompts = load_class_prompts(settings["prompts"], n=settings.get("prompts_per_class"))
+    classes = list(prompts)
+    if unknown := sorted(set(classes) - set(data.LABELS)):
+        raise ValueError(f"prompts: {unknown} are no labels of a manifest: {data.LABELS}")
+    rows = data.read_manifest(settings["images"], settings.get("image_root", root))
     try:
-        result = train_from_file(options.config, options.resume)
-    except (ValueError, FileNotFoundError, TrainingStopped) as error:
-        raise SystemExit(f"{parser.prog}: {error}") from error
-    logging.info("best at step %s; the model is in %s", result.best_step, result.folder)
+        rows = rows[data.is_exclusive(rows, classes)]
+    except ValueError as error:
+        raise ValueError(f"{settings['images']}: {error}") from None
+    labels = [classes[k] for k in data.class_numbers(rows, classes)]
+    return zero_shot_evaluator(processor, rows["imgpath"].tolist(), labels, prompts)

@@ -1,33 +1,34 @@
-"""The Trainer behind `training.train`: samples, loss, checkpoints, evaluation, history."""
+"""Pretraining: `transformers.Trainer` over the model's own loss.
+
+Mixed precision, schedules, several processes and the loop itself are the Trainer's. What is here
+is the glue: a sampler that knows no state, zero-shot accuracy at every checkpoint, and checkpoints
+that are whole or not there, so that a run killed at any moment goes on as if nothing had happened.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import logging
 import math
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import Sampler
-from tqdm.auto import tqdm
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from ..constants import PUBLISHED_NOTE, TRAINED_NOTE, UNTRAINED_NOTE
+from ..data import MedCLIPCollator
 from ..losses import ImageTextContrastiveLoss
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
+from ..processor import MedCLIPProcessor
 from . import checkpointing
-
-if TYPE_CHECKING:
-    import pandas
-
-    from .config import TrainingConfig
-
-logger = logging.getLogger(__name__)
+from .arguments import preserved_random_state, training_arguments
+from .config import TrainingConfig
 
 SETTINGS_FILE = "training.json"
 # What may differ when a run is continued: nothing that a number of the run depends on.
@@ -36,6 +37,70 @@ FREE_SETTINGS = {"output_dir", "num_workers", "keep_last", "progress", "device"}
 
 class TrainingStopped(RuntimeError):
     """A run could not go on; the message names the step and the last good checkpoint."""
+
+
+@dataclass
+class TrainingResult:
+    """What a run left.
+
+    folder: where `load_medclip(folder)` finds the model of `best_step`.
+    history: one row a logged step: step, epoch, loss, learning_rate, and at each checkpoint the
+        metrics of the evaluation.
+    best_step: step with the highest best metric; the last step if there was none.
+    checkpoints: {step: folder} of the checkpoints that were kept.
+    """
+
+    folder: Path
+    history: pd.DataFrame
+    best_step: int
+    checkpoints: dict[int, Path]
+
+
+def train(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    train_dataset,
+    config: TrainingConfig,
+    *,
+    collator: Callable | None = None,
+    evaluate: Callable[[MedCLIPModel], dict[str, float]] | None = None,
+    resume: bool = False,
+) -> TrainingResult:
+    """Train `model` in place and leave checkpoints and the best model in `config.output_dir`.
+
+    train_dataset: a dataset as in `data`: its item `epoch * len + i` is sample i of that epoch.
+    collator: samples into a batch; by default `MedCLIPCollator(processor)`.
+    evaluate: model -> metrics, called at each checkpoint (see `zero_shot_evaluator`); the best
+        checkpoint is the one with the highest `config.best_metric`.
+    resume: go on from the newest complete checkpoint; without one, begin. On a CPU the continued
+        run equals the uninterrupted one bit for bit; with another number of processes than it began
+        with, dropout differs. Everything but FREE_SETTINGS must be as it was.
+
+    At the end `model` is in eval mode and holds the weights of the last step, the folder those of
+    the best. Its `note` says that it was trained, unless it already said something of its own.
+
+    Raises ValueError if the folder cannot be made, if it holds checkpoints and `resume` is False or
+    settings differ, if the batch does not divide among the processes, or if the evaluation gives no
+    `config.best_metric`; TrainingStopped if the loss or a weight is not finite or a checkpoint
+    cannot be written. The checkpoints written before stay.
+    """
+    try:
+        run = Path(config.output_dir).expanduser()
+        run.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"output_dir is {config.output_dir!r}: {error}") from error
+    if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE):
+        model.note = TRAINED_NOTE
+    collator = collator or MedCLIPCollator(processor)
+    with preserved_random_state():
+        trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
+        try:
+            trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
+        finally:
+            trainer.remove_callback(ProgressCallback)  # closes the bar of a run that was stopped
+    model.eval()
+    best = trainer.leave_result()
+    return TrainingResult(run, trainer.history(), best, checkpointing.checkpoints(run))
 
 
 class EpochSampler(Sampler):
@@ -59,62 +124,28 @@ class EpochSampler(Sampler):
 
 
 class MedCLIPTrainer(Trainer):
-    def __init__(self, model, processor, dataset, config, run, collator, evaluate):
-        self.config, self.run, self.processor = config, run, processor
-        self.evaluate_model = evaluate
-        self._scratch: Path | None = None
-        arguments = self.training_arguments(config, run, len(dataset))
-        if config.batch_size % arguments.world_size:
-            raise ValueError(
-                f"batch_size is {config.batch_size}, expected a multiple of the "
-                f"{arguments.world_size} processes"
-            )
-        arguments.per_device_train_batch_size = config.batch_size // arguments.world_size
-        loss = ImageTextContrastiveLoss(model, config.label_similarity, config.label_temperature)
-        super().__init__(loss, arguments, collator, dataset, callbacks=[_Glue(self)])
-        self.remove_callback(PrinterCallback)  # it prints; the progress bar is _Glue's
-        show = config.progress and self.is_world_process_zero()
-        self.bar = tqdm(total=arguments.max_steps, unit="step", disable=not show)
-        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
+    """A `transformers.Trainer` for `train`, whose arguments it takes; `run` is the run's folder."""
 
-    @staticmethod
-    def training_arguments(config: TrainingConfig, run: Path, samples: int) -> TrainingArguments:
-        """The Trainer's own settings for a run over `samples` that writes into the folder `run`."""
-        steps = config.steps(samples)
-        cuda = torch.cuda.is_available() and config.device != "cpu"
-        precision = config.precision
-        if precision == "auto":
-            half = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float16"
-            precision = half if cuda else "float32"
-        arguments = TrainingArguments(
-            output_dir=str(run),
-            max_steps=steps,
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-            warmup_steps=round(config.warmup_ratio * steps),
-            lr_scheduler_type="cosine",
-            optim="adamw_torch",
-            bf16=precision == "bfloat16",
-            fp16=precision == "float16",
-            use_cpu=config.device == "cpu",
-            seed=config.seed,
-            dataloader_num_workers=config.num_workers,
-            dataloader_pin_memory=cuda,
-            remove_unused_columns=False,
-            label_names=[],
-            logging_steps=config.logging_steps,
-            logging_nan_inf_filter=False,
-            save_steps=config.checkpoint_steps or max(1, round(samples / config.batch_size)),
-            eval_strategy="no",  # _Glue evaluates wherever a checkpoint is due
-            ddp_find_unused_parameters=True,  # BERT's pooler
-            disable_tqdm=True,
-            report_to="none",
-        )
-        # In one process the Trainer would split batches, made larger, over all GPUs that it sees.
-        # Several GPUs are used by several processes.
-        arguments._n_gpu = min(arguments.n_gpu, 1)
-        return arguments
+    def __init__(
+        self,
+        model: MedCLIPModel,
+        processor: MedCLIPProcessor,
+        dataset,
+        config: TrainingConfig,
+        run: Path,
+        collator: Callable,
+        evaluator: Callable[[MedCLIPModel], dict[str, float]] | None,
+    ):
+        self.medclip, self.processor, self.config, self.run = model, processor, config, run
+        self.evaluator, self.samples = evaluator, len(dataset)
+        arguments = training_arguments(config, run, self.samples)
+        loss = ImageTextContrastiveLoss(model, config.label_similarity, config.label_temperature)
+        if evaluator is not None:
+            arguments.eval_strategy = "steps"
+        # The Trainer asks for data to evaluate on; our `evaluate` has its own.
+        super().__init__(loss, arguments, collator, dataset, [], callbacks=[_AtEachStep()])
+        self.remove_callback(PrinterCallback)  # it prints
+        self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
 
     # --- samples and loss ---------------------------------------------------------------------
 
@@ -122,7 +153,7 @@ class MedCLIPTrainer(Trainer):
         # One pass of this sampler is the whole run, so that the Trainer sees a single epoch and a
         # continued run only has to skip batches.
         count = self.args.max_steps * self.config.batch_size
-        return EpochSampler(len(self.train_dataset), count, self.config.seed)
+        return EpochSampler(self.samples, count, self.config.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         batch = {name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")}
@@ -141,81 +172,89 @@ class MedCLIPTrainer(Trainer):
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return TrainingStopped(f"{what}: training stopped; {last}; {advice}")
 
-    # --- checkpoints --------------------------------------------------------------------------
-
-    @property
-    def medclip(self) -> MedCLIPModel:
-        return self.model.model
+    # --- where a run goes on --------------------------------------------------------------------
 
     def _settings(self) -> dict:
-        return {
-            "config": dataclasses.asdict(self.config),
-            "samples": len(self.train_dataset),
-            "processes": self.args.world_size,
-        }
+        return dataclasses.asdict(self.config) | {"samples": self.samples}
 
     def find_checkpoint(self, resume: bool) -> str | None:
-        found = checkpointing.checkpoints(self.run)
+        """The newest complete checkpoint, None to begin; ValueError where `train` says so."""
+        found = list(checkpointing.checkpoints(self.run).values())
         if found and not resume:
             raise ValueError(
-                f"{self.run} already holds {', '.join(p.name for p in found.values())}: give "
+                f"{self.run} already holds {', '.join(path.name for path in found)}: give "
                 "resume=True to go on from there, or another output_dir"
             )
         self._clear_scratch()
         self.accelerator.wait_for_everyone()
         if not found:
             return None
-        folder = list(found.values())[-1]
-        self._check_settings(json.loads((folder / SETTINGS_FILE).read_text()), folder)
-        return str(folder)
+        self._check_settings(found[-1])
+        return str(found[-1])
 
-    def _check_settings(self, before: dict, folder: Path) -> None:
-        now = self._settings()
-        old, new = before["config"] | before, now["config"] | now
+    def _check_settings(self, checkpoint: Path) -> None:
+        old, new = json.loads((checkpoint / SETTINGS_FILE).read_text()), self._settings()
         differ = [
             f"{name} was {old.get(name)!r} and is {value!r}"
             for name, value in new.items()
-            if name not in FREE_SETTINGS | {"config", "processes"} and old.get(name) != value
+            if name not in FREE_SETTINGS and old.get(name) != value
         ]
         if differ:
             raise ValueError(
-                f"{folder} belongs to a run with other settings ({'; '.join(differ)}): a continued "
-                f"run keeps them; to change them start a new run from load_medclip({str(folder)!r})"
+                f"{checkpoint} belongs to a run with other settings ({'; '.join(differ)}): a "
+                "continued run keeps them; to change them start a new run from "
+                f"load_medclip({str(checkpoint)!r})"
             )
-        if before["processes"] != now["processes"]:
-            logger.warning(
-                "the run began with %s processes and goes on with %s: dropout will differ",
-                before["processes"],
-                now["processes"],
-            )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
+        self.medclip.from_pretrained(resume_from_checkpoint)
+
+    # --- checkpoints ----------------------------------------------------------------------------
+
+    def evaluate(self, *unused, **unused_too) -> dict[str, float]:
+        """Metrics of the evaluator, in place of the Trainer's loss over a dataset."""
+        assert self.evaluator is not None  # without one there is no `eval_strategy`
+        found = self.evaluator(self.medclip.eval())
+        if found and self.config.best_metric not in found:
+            name = self.config.best_metric
+            raise ValueError(f"best_metric is {name!r}, expected one of {list(found)}")
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        self.log(metrics)
+        handler = self.callback_handler
+        self.control = handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self.run / checkpointing.SCRATCH)
 
     def _clear_scratch(self) -> None:
         if self.is_world_process_zero():
-            for left in self.run.glob(f"{checkpointing.SCRATCH}*"):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+            checkpointing.clear_scratch(self.run)
 
-    def _get_output_dir(self, trial) -> str:
-        return str(self._scratch or self.run)
+    def _save(self, output_dir=None, state_dict=None) -> None:
+        if self.args.should_save:
+            folder = Path(output_dir)
+            self.medclip.save_pretrained(folder)
+            self.processor.save_pretrained(folder)
+            settings = json.dumps(self._settings(), indent=2) + "\n"
+            (folder / SETTINGS_FILE).write_text(settings)
 
     def _save_checkpoint(self, model, trial) -> None:
         """The Trainer writes its files into a scratch folder, which then takes its name."""
         step = self.state.global_step
         if not all(p.isfinite().all() for p in self.medclip.parameters()):
             raise self._stopped(f"a weight is not finite after step {step}")
-        self._scratch = self.run / checkpointing.SCRATCH
-        written = self._scratch / f"checkpoint-{step}"
         try:
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                checkpointing.seal(written)
+                written = self.run / checkpointing.SCRATCH / f"checkpoint-{step}"
                 checkpointing.publish(written, self.run)
                 checkpointing.rotate(self.run, self.config.keep_last, self.best_step())
         except Exception as error:  # torch and safetensors have exceptions of their own for a disk
             what = f"checkpoint of step {step} could not be written to {self.run} ({error})"
             raise self._stopped(what, "make room and call again with resume=True") from error
         finally:
-            self._scratch = None
             self._clear_scratch()
         self.accelerator.wait_for_everyone()
 
@@ -231,69 +270,36 @@ class MedCLIPTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         return best
 
-    def _save(self, output_dir=None, state_dict=None) -> None:
-        if self.args.should_save:
-            folder = Path(output_dir)
-            self.medclip.save_pretrained(folder)
-            self.processor.save_pretrained(folder)
-            settings = json.dumps(self._settings(), indent=2) + "\n"
-            (folder / SETTINGS_FILE).write_text(settings)
+    # --- what the log tells ---------------------------------------------------------------------
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None) -> None:
-        self.medclip.from_pretrained(resume_from_checkpoint)
-
-    # --- what the log tells -------------------------------------------------------------------
-
-    def history(self) -> pandas.DataFrame:
-        import pandas as pd
-
-        rows: dict[int, dict] = {}
-        for entry in self.state.log_history:
-            rows.setdefault(entry["step"], {}).update(entry)
-        table = pd.DataFrame(list(rows.values()))
-        table["epoch"] = table["step"] * self.config.batch_size / len(self.train_dataset)
-        first = ["step", "epoch", "loss", "learning_rate", "grad_norm"]
-        evaluated = [name for name in table if name.startswith("eval_")]
-        renamed = {name: name.removeprefix("eval_") for name in evaluated}
-        return table[[*first, *evaluated]].rename(columns=renamed)
+    def history(self) -> pd.DataFrame:
+        """The log as `TrainingResult.history`, a row a step."""
+        table = pd.DataFrame(self.state.log_history).groupby("step", as_index=False).first()
+        table["epoch"] = table["step"] * self.config.batch_size / self.samples
+        evaluated = [str(name) for name in table if str(name).startswith("eval_")]
+        table = table[["step", "epoch", "loss", "learning_rate", "grad_norm", *evaluated]]
+        return table.rename(columns={name: name.removeprefix("eval_") for name in evaluated})
 
     def best_step(self) -> int:
+        """The step of the best checkpoint that is still there, by the log.
+
+        Not `state.best_global_step`: that one may have been lost since.
+        """
         name = f"eval_{self.config.best_metric}"
-        scores = {e["step"]: e[name] for e in self.state.log_history if name in e}
-        scores = {step: score for step, score in scores.items() if not math.isnan(score)}
-        kept = [step for step in checkpointing.checkpoints(self.run) if step in scores]
-        return max(kept, key=scores.get) if kept else self.state.global_step
+        scores = {int(e["step"]): e[name] for e in self.state.log_history if name in e}
+        kept = {step: scores.get(step, math.nan) for step in checkpointing.checkpoints(self.run)}
+        known = [step for step, score in kept.items() if not math.isnan(score)]
+        return max(known, key=lambda step: kept[step], default=self.state.global_step)
 
 
-class _Glue(TrainerCallback):
-    """Clamps the temperature, evaluates where a checkpoint is due, and shows progress."""
+class _AtEachStep(TrainerCallback):
+    """Clamps the temperature, and has the loss logged at each checkpoint."""
 
-    def __init__(self, trainer: MedCLIPTrainer):
-        self.trainer = trainer
-        self.shown: dict[str, float] = {}
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer.bar.update(state.global_step)  # a continued run begins there
-
-    def on_optimizer_step(self, args, state, control, **kwargs):
+    def on_optimizer_step(self, args, state, control, *, model, **kwargs):
         with torch.no_grad():
-            self.trainer.medclip.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+            model.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.trainer.bar.update()
         if control.should_save:
-            if self.trainer.evaluate_model is not None:
-                metrics = self.trainer.evaluate_model(self.trainer.medclip.eval())
-                name = self.trainer.config.best_metric
-                if metrics and name not in metrics:
-                    raise ValueError(f"best_metric is {name!r}, expected one of {list(metrics)}")
-                self.trainer.log({f"eval_{name}": value for name, value in metrics.items()})
             # A continued run averages the loss anew from here; so must the uninterrupted one.
-            # (After the other log, which takes back such wishes.)
             control.should_log = True
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        for name in ("loss", f"eval_{self.trainer.config.best_metric}"):
-            if name in logs:
-                self.shown[name.removeprefix("eval_")] = logs[name]
-        self.trainer.bar.set_postfix(self.shown)

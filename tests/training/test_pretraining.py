@@ -1,6 +1,7 @@
 """Training goes on after any interruption as if there had been none, and stops with a reason."""
 
 import dataclasses
+import datetime
 import errno
 import json
 import os
@@ -23,17 +24,24 @@ from medclip_helpers import load_medclip
 from medclip_helpers.constants import TRAINED_NOTE, UNTRAINED_NOTE
 from medclip_helpers.data import UnpairedDataset
 from medclip_helpers.evaluation import zero_shot_evaluator
-from medclip_helpers.training import TrainingConfig, TrainingStopped, build_model, train
-from medclip_helpers.training import checkpointing as run_folder
-from medclip_helpers.training.run_file import main
-from medclip_helpers.training.trainer import EpochSampler, MedCLIPTrainer
+from medclip_helpers.training import (
+    TrainingConfig,
+    TrainingStopped,
+    build_model,
+    checkpointing,
+    train,
+)
+from medclip_helpers.training.__main__ import main
+from medclip_helpers.training.arguments import training_arguments
+from medclip_helpers.training.trainer import EpochSampler
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def program(folder: Path, *options: str) -> int:
-    command = [sys.executable, str(ROOT / "tests" / "training" / "training_run.py"), str(folder), *options]
+    script = str(Path(__file__).with_name("training_run.py"))
+    command = [sys.executable, script, str(folder), *options]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
     return done.returncode
@@ -68,7 +76,7 @@ def uninterrupted(tmp_path_factory) -> Path:
 def test_a_killed_run_goes_on_bit_for_bit(uninterrupted, tmp_path, kill, first_again):
     assert program(tmp_path, *kill) == -signal.SIGKILL
     before = len(losses(tmp_path))
-    checkpoints = run_folder.checkpoints(tmp_path / "run")
+    checkpoints = checkpointing.checkpoints(tmp_path / "run")
     assert list(checkpoints)[-1] == first_again - 1 < STEPS
     (tmp_path / "losses.txt").unlink()
 
@@ -180,7 +188,7 @@ def test_one_process_uses_one_gpu_and_the_batch_that_was_asked_for(tmp_path, mon
         self._n_gpu = 2
 
     monkeypatch.setattr(TrainingArguments, "__post_init__", two_gpus)
-    arguments = MedCLIPTrainer.training_arguments(config(tmp_path), tmp_path, 10)
+    arguments = training_arguments(config(tmp_path), tmp_path, 10)
     assert arguments.n_gpu == 1
     assert arguments.train_batch_size == arguments.per_device_train_batch_size
 
@@ -193,6 +201,18 @@ def test_temperature_stays_in_its_bounds(outside, bound, tmp_path):
     # Too slow to come back by itself.
     run(model, processor, config(tmp_path, max_steps=1, learning_rate=1e-6, warmup_ratio=0))
     assert model.logit_scale.item() == pytest.approx(bound)
+
+
+def test_the_bar_is_the_trainers_and_ends_its_line_where_the_run_does(tmp_path, capsys):
+    model, processor = build()
+    result = run(model, processor, config(tmp_path / "whole", max_steps=2, progress=True))
+    assert result.history["step"].tolist() == [1, 2]
+    assert "2/2" in capsys.readouterr().err
+    with pytest.raises(StopIteration):
+        settings = config(tmp_path / "stopped", max_steps=4, progress=True)
+        run(model, processor, settings, evaluate=accuracies(0.5))
+    shown = capsys.readouterr().err
+    assert "4/4 " in shown and shown.endswith("\n")
 
 
 class Poisoned(torch.utils.data.Dataset):
@@ -226,7 +246,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     collator = samples.collate(MedCLIPCollator(processor))
     with pytest.raises(TrainingStopped, match=r"loss is nan at step 6.*checkpoint-4"):
         train(model, processor, samples, config(tmp_path), collator=collator)
-    kept = run_folder.checkpoints(tmp_path)
+    kept = checkpointing.checkpoints(tmp_path)
     assert list(kept) == [2, 4]
     good, _ = load_medclip(kept[4], device="cpu")
     assert all(parameter.isfinite().all() for parameter in good.parameters())
@@ -265,24 +285,24 @@ def test_a_disk_that_takes_no_more_stops_the_run(tmp_path):
             run(model, processor, config(tmp_path), evaluate=shrink)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(run_folder.checkpoints(tmp_path)) == [2]
+    assert list(checkpointing.checkpoints(tmp_path)) == [2]
     assert not list(tmp_path.glob(".partial*"))
     assert run(model, processor, config(tmp_path), resume=True).history["step"].iloc[-1] == STEPS
 
 
 def test_a_full_disk_stops_the_run_and_names_itself(tmp_path, monkeypatch):
     model, processor = build()
-    seal = run_folder.seal
+    seal = checkpointing.seal
 
     def full(folder):
         if folder.name == "checkpoint-4":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         seal(folder)
 
-    monkeypatch.setattr(run_folder, "seal", full)
+    monkeypatch.setattr(checkpointing, "seal", full)
     with pytest.raises(TrainingStopped, match=r"checkpoint of step 4.*No space left.*checkpoint-2"):
         run(model, processor, config(tmp_path))
-    assert list(run_folder.checkpoints(tmp_path)) == [2]
+    assert list(checkpointing.checkpoints(tmp_path)) == [2]
 
 
 def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
@@ -290,11 +310,11 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path):
     run(model, processor, config(tmp_path, max_steps=4, keep_last=3))
     settings = config(tmp_path, max_steps=4, keep_last=3)
     (tmp_path / "checkpoint-4" / "optimizer.pt").unlink()
-    assert list(run_folder.checkpoints(tmp_path)) == [2]
+    assert list(checkpointing.checkpoints(tmp_path)) == [2]
     file = tmp_path / "checkpoint-2" / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1])
-    assert run_folder.checkpoints(tmp_path) == {}
+    assert checkpointing.checkpoints(tmp_path) == {}
     file.write_bytes(content)
     result = run(model, processor, settings, resume=True)
     assert list(result.checkpoints) == [2, 4]
@@ -323,6 +343,12 @@ def test_a_folder_in_use_and_other_settings_are_refused(tmp_path):
         ("batch_size", 2.5, "expected int"),
         ("max_steps", True, "expected int | None"),
         ("progress", "no", "expected bool"),
+        ("learning_rate", float("inf"), "positive"),
+        ("epochs", float("nan"), "positive"),
+        ("weight_decay", -0.1, "positive number or 0"),
+        ("seed", -1, "positive number or 0"),
+        ("output_dir", datetime.date(2026, 1, 2), "expected str"),
+        ("loss", ["semantic"], "expected str"),
     ],
 )
 def test_a_wrong_setting_names_itself(field, value, expected):
@@ -352,6 +378,7 @@ class Brightness(torch.nn.Module):
     """Takes bright images for texts of two words and dark ones for longer texts."""
 
     text_model = torch.nn.Identity()
+    device = torch.device("cpu")
 
     def encode_image(self, pixel_values):
         bright = (pixel_values.mean(dim=(1, 2, 3)) > 0).float()
@@ -376,6 +403,25 @@ def test_evaluator_counts_right_answers():
         zero_shot_evaluator(processor, images, ["c"] * 4, prompts)
 
 
+# Without dropout and batch statistics, whose results depend on the number of processes.
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "hidden_dropout_prob": 0,
+    "attention_probs_dropout_prob": 0,
+}
+MODEL = {
+    "vision": {"backbone": "test_vit", "projection_dim": 16, "img_size": 32},
+    "text": TEXT,
+    "image_size": 32,
+    "tokenizer": str(VOCABULARY.parent),
+}
+FIXED = MODEL["vision"] | {"dynamic_img_size": False}
+DAY = datetime.date(2026, 1, 2)  # what YAML makes of 2026-01-02
+
+
 @pytest.fixture
 def run_file(tmp_path):
     """changes -> a run file over image files and tables on the disk."""
@@ -390,15 +436,11 @@ def run_file(tmp_path):
     sentences.assign(Reports=texts).to_csv(tmp_path / "sentences.csv", index=False)
     prompts = {"Edema": WORDS[:3], "Consolidation": WORDS[3:6]}
     (tmp_path / "prompts.yaml").write_text(yaml.safe_dump(prompts))
-    # Without dropout and batch statistics, whose results depend on the number of processes.
-    text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text |= {"intermediate_size": 64, "hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}
-    vision = {"backbone": "test_vit", "projection_dim": 16, "img_size": 32}
 
     def write(folder: str, **changes) -> Path:
         training = dataclasses.asdict(config(tmp_path / folder, batch_size=8, max_steps=4))
         settings = {
-            "model": {"vision": vision, "text": text, "image_size": 32},
+            "model": MODEL,
             "images": str(tmp_path / "images.csv"),
             "sentences": [str(tmp_path / "sentences.csv")],
             "evaluate": {
@@ -407,7 +449,6 @@ def run_file(tmp_path):
             },
             "training": training,
         }
-        settings["model"]["tokenizer"] = str(VOCABULARY.parent)
         file = tmp_path / f"{folder}.yaml"
         file.write_text(yaml.safe_dump(settings | changes))
         return file
@@ -448,6 +489,23 @@ def test_two_processes_train_as_one(run_file, tmp_path):
         ({"model": {"vision": {}, "text": {}}}, ["tokenizer", "model", "missing"]),
         ({"model": None}, ["model", "expected a mapping"]),
         ({"training": [1]}, ["training", "expected a mapping"]),
+        ({"training": {"learning_rate": float("inf")}}, ["training", "learning_rate is inf"]),
+        ({"training": {"output_dir": str(VOCABULARY)}}, ["output_dir", str(VOCABULARY)]),
+        ({"model": DAY}, ["model", repr(DAY)]),
+        ({"model": MODEL | {"vision": {"backbone": "swinn"}}}, ["model", "swinn"]),
+        ({"model": MODEL | {"vision": {"bakbone": "swin"}}}, ["model", "bakbone"]),
+        ({"model": MODEL | {"text": TEXT | {"num_attention_heads": 5}}}, ["model", "heads", "5"]),
+        ({"model": MODEL | {"text": TEXT | {"max_position_embeddings": 9}}}, ["model", "9"]),
+        ({"model": MODEL | {"image_size": 64, "vision": FIXED}}, ["model", "64"]),
+        ({"images": DAY}, ["images", repr(DAY)]),
+        ({"images": [DAY]}, ["images", repr(DAY)]),
+        ({"images": str(VOCABULARY.parent)}, ["images", str(VOCABULARY.parent)]),
+        ({"image_root": 5}, ["image_root is 5"]),
+        ({"sentences": {"a.csv": 1}}, ["a.csv"]),
+        ({"match": "no"}, ["match is 'no'"]),
+        ({"evaluate": {"images": DAY, "prompts": "chexpert"}}, ["evaluate", repr(DAY)]),
+        ({"evaluate": {"images": "x.csv", "prompts": DAY}}, ["evaluate", repr(DAY)]),
+        ({"evaluate": [1]}, ["evaluate", "expected a mapping"]),
         ({"evaluate": {"images": "x.csv", "prompts": "covid"}}, ["COVID", "Edema", "prompts"]),
     ],
 )
@@ -457,7 +515,7 @@ def test_a_wrong_run_file_names_what_is_wrong(run_file, changes, words):
     assert all(word in str(error.value) for word in words)
 
 
-@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+@pytest.mark.parametrize("text", ["a: [", "", "- 1", "2026-01-02: 1"])
 def test_a_run_file_that_is_none_is_named(text, tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text(text)
@@ -479,6 +537,13 @@ def test_a_batch_must_divide_among_processes(run_file, monkeypatch):
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: 3))
     with pytest.raises(SystemExit, match="batch_size is 8.*3 processes"):
         main(["--config", str(run_file("run"))])
+
+
+def test_a_run_file_that_is_not_there_is_named(tmp_path):
+    for path in (tmp_path / "nowhere.yaml", tmp_path):
+        with pytest.raises(SystemExit) as error:
+            main(["--config", str(path)])
+        assert str(path) in str(error.value)
 
 
 def test_help_tells_what_a_run_file_holds(capsys):

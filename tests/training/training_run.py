@@ -1,4 +1,4 @@
-"""A tiny training run, as a program, so that test_training.py can kill it.
+"""A tiny training run, as a program, so that test_pretraining.py can kill it.
 
 Usage: training_run.py OUTPUT_DIR [--resume] [--workers N] [--kill STEP] [--kill-in-checkpoint STEP]
 Writes every step's loss to OUTPUT_DIR/losses.txt (appended) and, at the end, weights to final.pt.
