@@ -1,27 +1,28 @@
-from .demo_model import build_demo_model, train_demo
+from .demo_model import build_demo_model, evaluate_demo, train_demo
 from .loss_comparison import (
+    ARM_RATES,
     ARMS,
-    RATES,
-    SEMANTIC,
-    TARGETS,
+    SEMANTIC_ARM,
+    TARGET_KINDS,
     Setting,
     World,
     plot_arms,
-    run,
+    run_settings,
     summarize,
     tune,
 )
 
 __all__ = [
     "ARMS",
-    "RATES",
-    "SEMANTIC",
+    "ARM_RATES",
+    "SEMANTIC_ARM",
     "Setting",
-    "TARGETS",
+    "TARGET_KINDS",
     "World",
     "build_demo_model",
+    "evaluate_demo",
     "plot_arms",
-    "run",
+    "run_settings",
     "summarize",
     "train_demo",
     "tune",

@@ -1,4 +1,4 @@
-"""Makes the demo checkpoint from nothing: `python -m medclip_helpers.demo.train`.
+"""Makes the demo checkpoint from nothing: `medclip train demo --out FOLDER`.
 
 A small convolutional encoder that ends in a mean over positions, a BERT of two layers, drawn chests
 and written reports of other drawn chests, joined by their labels alone. The same arguments on the
@@ -7,33 +7,32 @@ same machine, with the same number of threads, give the same checkpoint.
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from scipy.stats import binomtest
 
+from ..classifier import classify_images
 from ..constants import CHEXPERT_COMPETITION
 from ..data import UnpairedDataset, draw_images, true_classes, write_sentences
 from ..demo import CHECKPOINT_FOLDER, IMAGE_SIZE
-from ..evaluation import zero_shot_evaluator
+from ..evaluation import AVERAGE, confusion, evaluate_classification, zero_shot_evaluator
+from ..hub import write_text
 from ..loading import load_medclip
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import generate_chexpert_class_prompts
 from ..runs import versions
 from ..training import TrainingConfig, build_model, train
+from .threads import cpu_threads
 from .vocabulary import build_tokenizer
-
-logger = logging.getLogger(__name__)
 
 NOTE = "Demo model, trained on drawings: its output says nothing about any patient."
 # A ResNet of four blocks. output_stride 16 leaves a map of 7 x 7 positions.
-VISION = {
+VISION: dict[str, Any] = {
     "backbone": "resnet10t",
     "projection_dim": 512,
     "in_chans": 1,
@@ -41,7 +40,7 @@ VISION = {
     "channels": (32, 64, 128, 192),
     "output_stride": 16,
 }
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
@@ -49,7 +48,7 @@ TEXT = {
     "max_position_embeddings": 80,
     "type_vocab_size": 1,
 }
-RECIPE = {
+RECIPE: dict[str, Any] = {
     "batch_size": 100,
     "learning_rate": 2e-3,
     "weight_decay": 1e-4,
@@ -75,39 +74,36 @@ def build_demo_model(seed: int = 0) -> tuple[MedCLIPModel, MedCLIPProcessor]:
 
 def evaluate_demo(
     model: MedCLIPModel, processor: MedCLIPProcessor, images: int, seed: int, progress: bool = True
-) -> dict:
+) -> dict[str, Any]:
     """How well the CheXpert prompts tell exclusively drawn findings apart.
 
-    images: number of freshly drawn chests; seed: of their drawing.
+    images: number of freshly drawn chests, five or more; seed: of their drawing.
 
     Returns `images`, `seed`, `accuracy` (raw argmax), `accuracy_interval` (95 %, Wilson),
     `auroc` (mean over classes), `classes`: {name: {"recall", "auroc"}}, and `confusion`, rows the
     true class and columns the predicted, both in the order of CHEXPERT_COMPETITION.
     """
-    from scipy.stats import binomtest
-    from sklearn.metrics import confusion_matrix, roc_auc_score
-
-    from ..classifier import classify_images
-
     names = list(CHEXPERT_COMPETITION)
     drawn = draw_images(images, seed, processor, exclusive=True, progress=progress)
     prompts = generate_chexpert_class_prompts()
     table = classify_images(model, processor, drawn["imgpath"], prompts, progress=progress)
-    truth = np.array(true_classes(drawn))
-    right = (table["predicted"] == truth).to_numpy()
-    interval = binomtest(int(right.sum()), images).proportion_ci(0.95, method="wilson")
-    areas = {name: roc_auc_score(truth == name, table[name].astype(float)) for name in names}
+    truth = [names.index(name) for name in true_classes(drawn)]
+    scores = table[names].to_numpy(float)
+    found = evaluate_classification(truth, scores, names, resamples=1)
+    values = found.set_index(["metric", "class"])["value"].to_dict()
+    accuracy = values["accuracy", AVERAGE]
+    interval = binomtest(round(accuracy * images), images).proportion_ci(0.95, method="wilson")
     return {
         "images": images,
         "seed": seed,
-        "accuracy": float(right.mean()),
+        "accuracy": accuracy,
         "accuracy_interval": [float(limit) for limit in interval],
-        "auroc": float(np.mean(list(areas.values()))),
+        "auroc": values["auroc", AVERAGE],
         "classes": {
-            name: {"recall": float(right[truth == name].mean()), "auroc": float(areas[name])}
+            name: {"recall": values["recall", name], "auroc": values["auroc", name]}
             for name in names
         },
-        "confusion": confusion_matrix(truth, table["predicted"], labels=names).tolist(),
+        "confusion": confusion(truth, scores, names).tolist(),
     }
 
 
@@ -117,23 +113,43 @@ def train_demo(
     samples: int = 8000,
     steps: int = 600,
     test_images: int = 1000,
+    threads: int = 1,
     progress: bool = True,
-) -> dict:
+) -> dict[str, Any]:
     """Train the demo model and write the checkpoint with its `metrics.json`; returns the metrics.
 
     output: folder for the checkpoint; the files of that name in it are replaced.
+    seed: of weights, drawings and order. steps: of 100 images each.
     samples: drawn images; the sentences come from as many reports about other people.
     test_images: freshly drawn chests that the written checkpoint, in half precision, is judged by.
+    threads: that torch computes with; the result depends on their number.
+
+    Raises ValueError, before anything is written, for a number that is too small, and for an
+    `output` that is, or lies in, the folder of the checkpoint that ships with the package.
     """
-    model, processor = build_demo_model(seed)
-    model.vision_model.to(memory_format=torch.channels_last)  # quicker on a CPU
-    images = draw_images(samples, TRAINING_STREAM + seed * samples, processor, progress=progress)
-    sentences = write_sentences(samples, REPORT_STREAM + seed * samples)
-    dataset = UnpairedDataset(images, sentences, seed, match=False)
-    held_out = draw_images(VALIDATION_IMAGES, VALIDATION_STREAM, processor, True, progress)
-    prompts = generate_chexpert_class_prompts()
-    evaluate = zero_shot_evaluator(processor, held_out["imgpath"], true_classes(held_out), prompts)
-    with tempfile.TemporaryDirectory() as scratch:
+    numbers = {"samples": samples, "steps": steps, "threads": threads, "test_images": test_images}
+    for name, number in numbers.items():
+        least = len(CHEXPERT_COMPETITION) if name == "test_images" else 1
+        if number < least:
+            raise ValueError(f"{name} is {number}, expected {least} or more")
+    output = Path(output).expanduser()
+    if output.resolve().is_relative_to(CHECKPOINT_FOLDER.resolve()):
+        raise ValueError(
+            f"output is {output}, where the demo model that ships is: expected another folder"
+        )
+    with cpu_threads(threads), tempfile.TemporaryDirectory() as scratch:
+        model, processor = build_demo_model(seed)
+        model.vision_model.to(memory_format=torch.channels_last)  # quicker on a CPU
+        images = draw_images(samples, TRAINING_STREAM + seed * samples, processor, False, progress)
+        sentences = write_sentences(samples, REPORT_STREAM + seed * samples)
+        dataset = UnpairedDataset(images, sentences, seed, match=False)
+        held_out = draw_images(VALIDATION_IMAGES, VALIDATION_STREAM, processor, True, progress)
+        evaluate = zero_shot_evaluator(
+            processor,
+            held_out["imgpath"],
+            true_classes(held_out),
+            generate_chexpert_class_prompts(),
+        )
         config = TrainingConfig(
             **RECIPE,
             output_dir=scratch,
@@ -144,43 +160,20 @@ def train_demo(
         )
         result = train(model, processor, dataset, config, evaluate=evaluate)
         model, processor = load_medclip(result.folder, device="cpu")
-    output = Path(output)
-    model.save_pretrained(output, dtype=torch.float16)
-    processor.save_pretrained(output)
-    model, processor = load_medclip(output, device="cpu")
+        model.save_pretrained(output, dtype=torch.float16)
+        processor.save_pretrained(output)
+        model, processor = load_medclip(output, device="cpu")
+        zero_shot = evaluate_demo(model, processor, test_images, TEST_STREAM, progress)
     metrics = {
         "note": NOTE,
         "task": "which one of the five CheXpert competition findings is drawn, by all prompts of "
         "generate_chexpert_class_prompts(), ensembled",
-        "zero_shot": evaluate_demo(model, processor, test_images, TEST_STREAM, progress),
+        "zero_shot": zero_shot,
         "recipe": {**RECIPE, "seed": seed, "samples": samples, "steps": steps,
                    "sentences": len(sentences), "best_step": result.best_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "threads": torch.get_num_threads(),
+        "threads": threads,
         "versions": versions(),
     }  # fmt: skip
-    (output / METRICS_FILE).write_text(json.dumps(metrics, indent=2) + "\n")
+    write_text(output / METRICS_FILE, json.dumps(metrics, indent=2))
     return metrics
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m medclip_helpers.demo.train", description=__doc__.split("\n\n")[0]
-    )
-    formatted = "folder for the checkpoint (default: the one that ships with the package)"
-    parser.add_argument("--output", type=Path, default=CHECKPOINT_FOLDER, help=formatted)
-    parser.add_argument("--seed", type=int, default=0, help="of weights, drawings and order")
-    parser.add_argument("--samples", type=int, default=8000, help="drawn images (default 8000)")
-    parser.add_argument("--steps", type=int, default=600, help="of 100 images (default 600)")
-    parser.add_argument("--test-images", type=int, default=1000, help="to be judged by")
-    parser.add_argument("--threads", type=int, default=1, help="results depend on it (default 1)")
-    options = parser.parse_args(arguments)
-    for name in ("samples", "steps", "test_images", "threads"):
-        if (value := getattr(options, name)) < 1:
-            parser.error(f"--{name.replace('_', '-')} is {value}, expected 1 or more")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(options.threads)
-    metrics = train_demo(
-        options.output, options.seed, options.samples, options.steps, options.test_images
-    )
-    logger.info("%s", json.dumps(metrics["zero_shot"], indent=2))

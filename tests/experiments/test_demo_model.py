@@ -9,7 +9,9 @@ import torch
 
 from medclip_helpers import classify_images, load_medclip
 from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
-from medclip_helpers.experiments import demo_model as demo
+from medclip_helpers.data import draw_images, true_classes, write_sentences
+from medclip_helpers.demo import CHECKPOINT_FOLDER, DERIVED_LABELS, IMAGE_SIZE
+from medclip_helpers.experiments import demo_model, evaluate_demo, train_demo
 from medclip_helpers.similarity import similarity_map
 
 LABELS = list(CHEXPERT_LABELS)
@@ -17,7 +19,7 @@ LABELS = list(CHEXPERT_LABELS)
 
 @pytest.fixture(scope="module")
 def metrics() -> dict:
-    return json.loads((CHECKPOINT_FOLDER / demo.METRICS_FILE).read_text())
+    return json.loads((CHECKPOINT_FOLDER / demo_model.METRICS_FILE).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def shipped():
 @pytest.fixture(scope="module")
 def fresh(shipped) -> pd.DataFrame:
     """Chests that neither the training nor the metrics file has seen."""
-    return demo.draw_images(150, 987_654_321, shipped[1], exclusive=True, progress=False)
+    return draw_images(150, 987_654_321, shipped[1], exclusive=True, progress=False)
 
 
 def test_checkpoint_is_small_and_says_what_it_is(shipped):
@@ -65,7 +67,7 @@ def test_metrics_file_agrees_with_itself(metrics):
 def test_as_good_on_new_drawings_as_its_metrics_file_says(metrics, shipped):
     """The share of right answers among 150 new chests has a (wider) interval of its own."""
     stated = metrics["zero_shot"]
-    found = demo.evaluate_demo(*shipped, images=150, seed=555_555_555, progress=False)
+    found = evaluate_demo(*shipped, images=150, seed=555_555_555, progress=False)
     low, high = found["accuracy_interval"]
     assert low <= stated["accuracy_interval"][1] and stated["accuracy_interval"][0] <= high
     assert found["auroc"] == pytest.approx(stated["auroc"], abs=0.03)
@@ -79,7 +81,7 @@ def test_it_looks_at_the_image(shipped, fresh):
     ]
     prompts = {name: [f"there is {name.lower()}"] for name in CHEXPERT_COMPETITION}
     table = classify_images(*shipped, noise, prompts, progress=False)
-    assert (table["predicted"] == demo.true_classes(fresh)).mean() < 0.35
+    assert (table["predicted"] == true_classes(fresh)).mean() < 0.35
 
 
 def test_a_denial_is_not_the_finding(shipped, fresh):
@@ -104,11 +106,11 @@ def test_maps_are_exact_and_not_coarser_than_seven_by_seven(shipped, fresh):
 
 
 def test_images_and_sentences_are_what_the_recipe_says(shipped):
-    drawn = demo.draw_images(7, 3, shipped[1], exclusive=True, progress=False)
-    assert demo.true_classes(drawn) == [CHEXPERT_COMPETITION[i % 5] for i in range(7)]
-    assert drawn[demo.DERIVED_LABELS].isna().all(axis=None)
-    assert {image.size for image in drawn["imgpath"]} == {(demo.IMAGE_SIZE, demo.IMAGE_SIZE)}
-    sentences = demo.write_sentences(50, 3)
+    drawn = draw_images(7, 3, shipped[1], exclusive=True, progress=False)
+    assert true_classes(drawn) == [CHEXPERT_COMPETITION[i % 5] for i in range(7)]
+    assert drawn[list(DERIVED_LABELS)].isna().all(axis=None)
+    assert {image.size for image in drawn["imgpath"]} == {(IMAGE_SIZE, IMAGE_SIZE)}
+    sentences = write_sentences(50, 3)
     states = set(np.unique(sentences[LABELS].to_numpy())[:3])
     assert states == {-1.0, 0.0, 1.0}
     assert sentences["Reports"].nunique() > 50
@@ -116,27 +118,29 @@ def test_images_and_sentences_are_what_the_recipe_says(shipped):
 
 @pytest.mark.slow
 def test_training_again_gives_the_same_checkpoint(tmp_path):
-    """The program itself, in small: same arguments, same bytes; another seed, other ones."""
-    arguments = ["--samples", "60", "--steps", "4", "--test-images", "10"]
-    for name, seed in (("one", "0"), ("two", "0"), ("three", "1")):
-        demo.main([*arguments, "--seed", seed, "--output", str(tmp_path / name)])
+    """The real thing, in small: same arguments, same bytes; another seed, other ones."""
+    small = {"samples": 60, "steps": 4, "test_images": 10, "progress": False}
+    for name, seed in (("one", 0), ("two", 0), ("three", 1)):
+        metrics = train_demo(tmp_path / name, seed, **small)
     weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("one", "two", "three")]
     assert weights[0] == weights[1] != weights[2]
-    written = json.loads((tmp_path / "one" / demo.METRICS_FILE).read_text())
-    assert written["recipe"]["samples"] == 60 and written["zero_shot"]["images"] == 10
+    assert metrics == json.loads((tmp_path / "three" / demo_model.METRICS_FILE).read_text())
+    assert metrics["recipe"]["samples"] == 60 and metrics["zero_shot"]["images"] == 10
+    assert metrics["threads"] == 1 and metrics["recipe"]["seed"] == 1
     model, processor = load_medclip(tmp_path / "one", device="cpu")
-    assert model.note == demo.NOTE and processor.image_processor.size == demo.IMAGE_SIZE
+    assert model.note == demo_model.NOTE and processor.image_processor.size == IMAGE_SIZE
 
 
-def test_help_names_the_options(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        demo.main(["--help"])
-    text = capsys.readouterr().out
-    assert all(option in text for option in ("--output", "--seed", "--samples", "--steps"))
+@pytest.mark.parametrize("inside", [".", "mine", "../checkpoint/a/b"])
+def test_the_shipped_checkpoint_is_never_overwritten(inside):
+    before = sorted(CHECKPOINT_FOLDER.rglob("*"))
+    with pytest.raises(ValueError, match="the demo model that ships is: expected another folder"):
+        train_demo(CHECKPOINT_FOLDER / inside)
+    assert sorted(CHECKPOINT_FOLDER.rglob("*")) == before
 
 
-@pytest.mark.parametrize("option", ["--samples", "--steps", "--test-images", "--threads"])
-def test_a_number_that_is_none_is_refused_before_anything_is_replaced(option, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        demo.main([option, "0"])
-    assert f"{option} is 0, expected 1 or more" in capsys.readouterr().err
+@pytest.mark.parametrize("name", ["samples", "steps", "test_images", "threads"])
+def test_a_number_that_is_none_is_refused_before_anything_is_written(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name} is 0, expected [15] or more"):
+        train_demo(tmp_path / "new", **{name: 0})
+    assert not (tmp_path / "new").exists()
