@@ -10,13 +10,15 @@ from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from ..radiographs import read_radiograph
 from .catalogue import DATASETS
-from .tables import shortened
+from .labels import LABELS
+from .tables import key_problems, label_problems, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +58,17 @@ class DataFolder:
         if problems := list(problems):
             raise ValueError(self.message(problems))
 
-    def read_csv(self, name: str, columns: Iterable[str]) -> tuple[pd.DataFrame, Path]:
-        """The table `name`, packed (.gz, .zip) or not, and where it is; subject to `columns`.
+    def read_csv(
+        self, name: str, columns: list[str], key: str | None = None
+    ) -> tuple[pd.DataFrame, Path]:
+        """The table `name`, packed (.gz, .zip) or not, and where it is.
 
-        Raises FileNotFoundError, or ValueError naming the file and each missing column.
+        columns: what it must have; the 14 labels, where they are among them, are checked and
+            become float32.
+        key: the column in which every row must have a value of its own.
+
+        Raises FileNotFoundError, or ValueError naming the file, its missing columns, and the rows
+        and columns of wrong labels and keys.
         """
         paths = [self.root / f"{name}{packed}" for packed in ("", ".gz", ".zip")]
         path = next((path for path in paths if path.is_file()), None)
@@ -71,6 +80,10 @@ class DataFolder:
             raise ValueError(self.message([f"cannot read {path} as a table: {error}"])) from error
         missing = [column for column in columns if column not in table]
         self.raise_if(f"{path}: no column {column!r}" for column in missing)
+        self.raise_if(key_problems(table, path, key) if key else [])
+        if set(LABELS) <= set(columns):
+            self.raise_if(label_problems(table, path))
+            table = table.astype(dict.fromkeys(LABELS, np.float32))
         return table, path
 
     @cached_property

@@ -71,7 +71,7 @@ class SentenceLabeller:
     Raises ImportError where negspaCy is not installed.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         try:
             import spacy
             from spacy.matcher import Matcher
@@ -129,7 +129,8 @@ class SentenceLabeller:
     def _mentions(self, doc) -> list[tuple[str, float, int, int]]:
         """(label, state by itself, start, end) of each mention, in tokens."""
         mentions = []
-        for key, start, end, alignment in self._matcher(doc, with_alignments=True):
+        found = self._matcher(doc, with_alignments=True)
+        for key, start, end, alignment in found:  # type: ignore[misc]  # spaCy types three alone
             label, state, lead = self._rules[self._nlp.vocab.strings[key]]
             mentions.append((label, state, start + sum(i < lead for i in alignment), end))
         return mentions
@@ -150,31 +151,21 @@ class SentenceLabeller:
             ]
         )
         # A mention within another has its state, so that "no pleural effusion" has no "effusion".
-        state_at = {}
-        for ent, state in zip(doc.ents, self._states(doc), strict=True):
-            state_at.update(dict.fromkeys(range(ent.start, ent.end), state))
-        labels = np.full((len(mentions) + 1, len(LABELS)), np.nan, np.float32)
-        general = False
+        entities = zip(doc.ents, self._states(doc), strict=True)
+        state_at = {token.i: state for entity, state in entities for token in entity}
         other = {end for label, _, _, end in mentions if label == _OTHER}
-        for row, (label, state, _start, end) in enumerate(mentions):
-            if label == _OTHER or end in other:
-                continue
-            general |= label == "No Finding"
+        mentions = [mention for mention in mentions if mention[-1] not in other]
+        labels = np.full((len(mentions) + 1, len(LABELS)), np.nan, np.float32)
+        for row, (label, state, _, end) in enumerate(mentions):
             labels[row, LABELS.index(label)] = state_at.get(end - 1, state)
-        return _combine(labels, general)
+        combined = combine_labels(labels)
+        # CheXpert's rule for a study would call any sentence without a finding normal.
+        if "No Finding" not in {mention[0] for mention in mentions}:
+            combined[LABELS.index("No Finding")] = np.nan
+        return combined
 
 
-def _combine(labels: np.ndarray, general: bool) -> np.ndarray:
-    combined = combine_labels(labels)
-    # CheXpert's rule for a study would call any sentence without a finding normal.
-    if not general:
-        combined[LABELS.index("No Finding")] = np.nan
-    return combined
-
-
-@cache
-def _labeller() -> SentenceLabeller:
-    return SentenceLabeller()
+_labeller = cache(SentenceLabeller)
 
 
 def label_sentences(sentences: Iterable[str], progress: bool = True) -> pd.DataFrame:

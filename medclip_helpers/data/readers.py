@@ -10,35 +10,24 @@ import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 
 from .folders import DataFolder
 from .labels import LABELS
-from .tables import cell_problems, label_problems
+from .tables import cell_problems
 
 _MIMIC_SPLITS = {"train": "train", "validate": "valid", "test": "test"}
 _REPORT_SECTIONS = ("FINDINGS", "IMPRESSION", "FINDINGS AND IMPRESSION")
-
-
-def _repeats(table: pd.DataFrame, path: Path, column: str) -> list[str]:
-    """Values that are missing, and those that occur a second time."""
-    blank = table[column].isna()
-    again = table[column].duplicated() & ~blank
-    return [
-        *cell_problems(table, path, column, blank, "blank"),
-        *cell_problems(table, path, column, again, "{!r} a second time"),
-    ]
 
 
 def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid")) -> pd.DataFrame:
     """train.csv and valid.csv, whose name becomes the split; paths lose their first folder."""
     tables = []
     for part in parts:
-        table, path = folder.read_csv(f"{part}.csv", ["Path", "Frontal/Lateral", *LABELS])
-        folder.raise_if([*_repeats(table, path, "Path"), *label_problems(table, path)])
+        table, path = folder.read_csv(f"{part}.csv", ["Path", "Frontal/Lateral", *LABELS], "Path")
         steps = table["Path"].str.split("/", n=1).str[1]
         pieces = steps.str.extract(r"^\w+/(?P<patient>patient\d+)/(?P<study>study\d+)/[^/]+$")
         message = (
@@ -47,9 +36,7 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
         )
         folder.raise_if(cell_problems(table, path, "Path", pieces["study"].isna(), message))
         tables.append(
-            table[LABELS]
-            .astype(np.float32)
-            .assign(
+            table[LABELS].assign(
                 file=steps,
                 subject_id=pieces["patient"],
                 study=pieces["patient"] + "/" + pieces["study"],
@@ -67,39 +54,26 @@ def read_mimic(folder: DataFolder) -> pd.DataFrame:
     Reports are left to `read_mimic_reports`, for the rows that are wanted.
     """
     name = "mimic-cxr-2.0.0-{}.csv".format
-    images, path = folder.read_csv(
-        name("metadata"), ["dicom_id", "subject_id", "study_id", "ViewPosition"]
-    )
-    splits, splits_path = folder.read_csv(name("split"), ["dicom_id", "split"])
-    labels, labels_path = folder.read_csv(name("chexpert"), ["study_id", *LABELS])
-    folder.raise_if(
-        [
-            *_repeats(images, path, "dicom_id"),
-            *_repeats(splits, splits_path, "dicom_id"),
-            *_repeats(labels, labels_path, "study_id"),
-            *label_problems(labels, labels_path),
-        ]
-    )
+    columns = ["dicom_id", "subject_id", "study_id", "ViewPosition"]
+    images, _ = folder.read_csv(name("metadata"), columns, "dicom_id")
+    splits, path = folder.read_csv(name("split"), ["dicom_id", "split"], "dicom_id")
+    labels, _ = folder.read_csv(name("chexpert"), ["study_id", *LABELS], "study_id")
     split = images["dicom_id"].map(splits.set_index("dicom_id")["split"])
     odd = ~split.isin(_MIMIC_SPLITS)
     folder.raise_if(
-        f"{splits_path}: split of {image!r} is {given!r}, expected one of {list(_MIMIC_SPLITS)}"
+        f"{path}: split of {image!r} is {given!r}, expected one of {list(_MIMIC_SPLITS)}"
         for image, given in zip(images["dicom_id"][odd], split[odd], strict=True)
     )
     patient, study = images["subject_id"].astype(str), images["study_id"].astype(str)
     place = "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
     labelled = labels.set_index("study_id")[LABELS].reindex(images["study_id"])
-    return (
-        labelled.reset_index(drop=True)
-        .astype(np.float32)
-        .assign(
-            file=place + "/" + images["dicom_id"] + ".jpg",
-            subject_id=patient,
-            study=study,
-            frontal=images["ViewPosition"].isin(["AP", "PA"]),
-            split=split.map(_MIMIC_SPLITS),
-            report=None,
-        )
+    return labelled.reset_index(drop=True).assign(
+        file=place + "/" + images["dicom_id"] + ".jpg",
+        subject_id=patient,
+        study=study,
+        frontal=images["ViewPosition"].isin(["AP", "PA"]),
+        split=split.map(_MIMIC_SPLITS),
+        report=None,
     )
 
 

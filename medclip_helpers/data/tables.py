@@ -36,6 +36,16 @@ def cell_problems(
     ]
 
 
+def key_problems(table: pd.DataFrame, path: Path, column: str) -> list[str]:
+    """A line for each value of `column` that is missing, or there a second time."""
+    blank = table[column].isna()
+    again = table[column].duplicated() & ~blank
+    return [
+        *cell_problems(table, path, column, blank, "blank"),
+        *cell_problems(table, path, column, again, "{!r} a second time"),
+    ]
+
+
 def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
     """A line for each label of `table` that is none of the four states; `path` is its file."""
     problems = []
