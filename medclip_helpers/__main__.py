@@ -128,7 +128,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
 
 
-def train_demo(options: argparse.Namespace) -> int:
+def demo(options: argparse.Namespace) -> int:
     """Make the demo model from nothing, on drawings.
 
     The one that ships is never replaced.
@@ -136,33 +136,28 @@ def train_demo(options: argparse.Namespace) -> int:
     example:
       medclip train demo --out my-demo --seed 1
     """
-    from .demo import CHECKPOINT_FOLDER
+    from .experiments import train_demo
 
-    if options.out.resolve().is_relative_to(CHECKPOINT_FOLDER.resolve()):
-        raise ValueError(f"--out is {options.out}, the demo model that ships: name another folder")
-    import torch
-
-    from . import experiments
-
-    torch.set_num_threads(options.threads)
-    asked = {name: getattr(options, name) for name in ("seed", "samples", "steps", "test_images")}
-    metrics = experiments.train_demo(options.out, **asked)
+    numbers = {name: getattr(options, name) for name in ("seed", *DEMO)}
+    metrics = train_demo(options.out, **numbers)
     sys.stdout.write(f"{options.out}: {json.dumps(metrics['zero_shot'], indent=2)}\n")
     return 0
 
 
-def _train_demo_arguments(parser: argparse.ArgumentParser) -> None:
+DEMO = {
+    "samples": (8000, "drawn images"),
+    "steps": (600, "of 100 images"),
+    "test_images": (1000, "drawn to judge it by"),
+    "threads": (1, "the result depends on their number"),
+}
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=0, help="of weights, drawings and order")
-    numbers = {
-        "samples": (8000, "drawn images"),
-        "steps": (600, "of 100 images"),
-        "test-images": (1000, "drawn to judge it by"),
-        "threads": (1, "results depend on it"),
-    }
-    for name, (default, meaning) in numbers.items():
-        text = f"{meaning} (default {default})"
-        parser.add_argument(f"--{name}", type=_count, default=default, help=text)
+    for name, (default, meaning) in DEMO.items():
+        option, text = f"--{name.replace('_', '-')}", f"{meaning} (default {default})"
+        parser.add_argument(option, type=int, default=default, help=text)
 
 
 def _count(text: str) -> int:
@@ -175,7 +170,7 @@ VERBS = {
     "classify": (classify, _classify_arguments),
     "run": (run, _run_arguments),
     "train": (train, _train_arguments),
-    "train demo": (train_demo, _train_demo_arguments),
+    "train demo": (demo, _demo_arguments),
 }
 
 
