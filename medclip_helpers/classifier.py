@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,8 +29,8 @@ class PromptClassifier(nn.Module):
     ensemble: a class scores the mean over its prompts; otherwise their maximum.
     batch_size: images, and prompts of a class, encoded at once, whatever number is given.
 
-    In eval mode the embeddings of the prompts are computed once, without gradients, and kept until
-    the prompts or the text encoder's weights change. In train mode nothing is kept.
+    Nothing is kept between calls: where the same prompts serve many images, encode them once with
+    `encode_prompts` and hand them in as `prompt_embeds`.
     """
 
     def __init__(self, model: MedCLIPModel, ensemble: bool = True, batch_size: int = BATCH_SIZE):
@@ -37,11 +38,6 @@ class PromptClassifier(nn.Module):
         self.model = model
         self.ensemble = ensemble
         self.batch_size = batch_size
-        self._cache: tuple[object, dict[str, Tensor]] | None = None
-
-    def train(self, mode: bool = True):
-        self._cache = None
-        return super().train(mode)
 
     def encode_prompts(
         self, prompt_inputs: Mapping[str, Mapping[str, Tensor]]
@@ -49,42 +45,12 @@ class PromptClassifier(nn.Module):
         """{class: {"input_ids", "attention_mask"} (prompts, tokens)} -> {class: (prompts, dim)}."""
         if not prompt_inputs:
             raise ValueError("prompt_inputs is empty: expected {class name: tokenised prompts}")
-        if self.model.training:
-            self._cache = None
-            return self._encode_prompts(prompt_inputs)
-        key = (self._weights_state(), self._prompts_state(prompt_inputs))
-        if self._cache is None or self._cache[0] != key:
-            # inference_mode(False): what is kept may later be used where gradients are recorded.
-            with torch.inference_mode(False), torch.no_grad():
-                self._cache = (key, self._encode_prompts(prompt_inputs))
-        return self._cache[1]
-
-    def _encode_prompts(self, prompt_inputs) -> dict[str, Tensor]:
-        return {
-            name: torch.cat(
-                [
-                    self.model.encode_text(input_ids, mask)
-                    for input_ids, mask in zip(
-                        inputs["input_ids"].split(self.batch_size),
-                        inputs["attention_mask"].split(self.batch_size),
-                        strict=True,
-                    )
-                ]
-            )
-            for name, inputs in prompt_inputs.items()
-        }
-
-    def _weights_state(self) -> tuple:
-        # PyTorch counts each in-place change of a tensor; a move to another device gives a new one.
-        return tuple((p.data_ptr(), p._version) for p in self.model.text_model.parameters())
-
-    @staticmethod
-    def _prompts_state(prompt_inputs) -> tuple:
-        return tuple(
-            (name, inputs[part].shape, inputs[part].cpu().numpy().tobytes())
-            for name, inputs in prompt_inputs.items()
-            for part in ("input_ids", "attention_mask")
-        )
+        embeds = {}
+        for name, inputs in prompt_inputs.items():
+            parts = (inputs[key].split(self.batch_size) for key in ("input_ids", "attention_mask"))
+            batches = zip(*parts, strict=True)
+            embeds[name] = torch.cat([self.model.encode_text(*batch) for batch in batches])
+        return embeds
 
     def score(self, image_embeds: Tensor, prompt_embeds: Mapping[str, Tensor]) -> dict:
         """What `forward` returns, from embeddings.
@@ -103,18 +69,24 @@ class PromptClassifier(nn.Module):
         }
 
     def forward(
-        self, pixel_values: Tensor, prompt_inputs: Mapping[str, Mapping[str, Tensor]], **unused
+        self,
+        pixel_values: Tensor,
+        prompt_inputs: Mapping[str, Mapping[str, Tensor]] | None = None,
+        prompt_embeds: Mapping[str, Tensor] | None = None,
+        **unused,
     ) -> dict:
         """Classify images.
 
         pixel_values: (images, 1 or 3, height, width).
         prompt_inputs: {class: tokenised prompts}, from `prompts.process_class_prompts`.
+        prompt_embeds: {class: (prompts, dim)} of `encode_prompts`, instead of prompt_inputs.
         unused: other keys of a processor's output are accepted and ignored.
 
         Returns `logits` (images, classes), scaled cosine similarities; `class_names`, a list in the
         order of the columns; `prompt_logits`, {class: (images, prompts)}.
         """
-        prompt_embeds = self.encode_prompts(prompt_inputs)
+        if prompt_embeds is None:
+            prompt_embeds = self.encode_prompts(prompt_inputs or {})
         batches = pixel_values.split(self.batch_size)
         image_embeds = torch.cat([self.model.encode_image(batch) for batch in batches])
         return self.score(image_embeds, prompt_embeds)
@@ -143,14 +115,22 @@ def classify_images(
     batch_size: images encoded at once (see `processor.read_batches`).
 
     Returns one row an image: `image` (its path, or its place in `images`), a score for each class
-    (scaled cosine similarity), `predicted` (the class with the highest score) and `status` ("ok",
-    or why the image could not be read; its scores are then missing).
+    (scaled cosine similarity), `predicted` (the class with the highest score), `status` ("ok", or
+    why there are no scores: the image could not be read, or the model gives no finite ones) and
+    `note` ("blank" for a picture of one brightness, whose scores mean nothing, else empty).
     """
     import pandas as pd
 
     if isinstance(images, (str, os.PathLike)):
         raise ValueError(f"images is one path, {images}: expected a list (see `find_radiographs`)")
-    if reserved := {"image", "predicted", "status"} & set(prompts):
+    if not isinstance(images, Iterable) or isinstance(images, (Mapping, pd.DataFrame)):
+        raise ValueError(
+            f"images is a {type(images).__name__}: expected a list of radiographs (of a table, the "
+            "column with their paths)"
+        )
+    taken = {"image", "predicted", "status", "note"}
+    taken |= {f"{name} sd" for name in prompts} if spread else set()
+    if reserved := taken & set(prompts):
         raise ValueError(f"class name {sorted(reserved)[0]!r} is taken by a column of the result")
     classifier = PromptClassifier(model, ensemble)
     rows: list[dict] = []
@@ -174,7 +154,7 @@ def _rows(
 ) -> Iterator[dict]:
     """A row for each image of the batch; `start`: the place of its first one."""
     columns = [*names, *(f"{name} sd" for name in names if spread)]
-    scores = iter(())
+    scores: Iterator[list[float]] = iter(())
     if outputs:
         parts = [outputs["logits"]]
         if spread:
@@ -182,9 +162,16 @@ def _rows(
             parts.append(torch.stack(deviations, dim=1))
         scores = iter(torch.cat(parts, dim=1).tolist())
     for place, image in enumerate(batch.images):
-        row = {"image": str(image) if isinstance(image, (str, os.PathLike)) else start + place}
+        row: dict = {
+            "image": str(image) if isinstance(image, (str, os.PathLike)) else start + place
+        }
+        row |= dict.fromkeys([*columns, "predicted"])
+        row |= {"status": "ok", "note": "blank" if place in batch.blank else ""}
         if error := batch.errors.get(place):
-            yield row | dict.fromkeys(columns) | {"predicted": None, "status": str(error)}
+            row["status"] = str(error)
+        elif all(map(math.isfinite, values := next(scores))):
+            row |= zip(columns, values, strict=True)
+            row["predicted"] = max(names, key=row.__getitem__)
         else:
-            row |= zip(columns, next(scores), strict=True)
-            yield row | {"predicted": max(names, key=row.get), "status": "ok"}
+            row["status"] = "the model gives no finite score"
+        yield row

@@ -37,4 +37,5 @@ MAX_TEXT_TOKENS = 77
 # What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
 UNTRAINED_NOTE = "Untrained weights: results have no meaning."
 PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
+PUBLISHED_FORMAT_NOTE = "Weights in MedCLIP's published format: for research use only."
 TRAINED_NOTE = "Weights of one's own training: for research use only."

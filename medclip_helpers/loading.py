@@ -17,12 +17,26 @@ PUBLISHED_ENCODERS = {"vit": MedCLIPVisionModelViT, "resnet": MedCLIPVisionModel
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU for "auto"; anything else is taken as it is."""
-    if str(device) != "auto":
-        return torch.device(device)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """CUDA, else Apple's MPS, else the CPU for "auto"; ValueError for one that is not here."""
+    here = [
+        kind
+        for kind, there in (
+            ("cuda", torch.cuda.is_available()),
+            ("mps", torch.backends.mps.is_available()),
+            ("cpu", True),
+        )
+        if there
+    ]
+    if str(device) == "auto":
+        return torch.device(here[0])
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}, expected 'auto' or one of {here}") from error
+    number = chosen.index or 0
+    if chosen.type not in here or (chosen.type == "cuda" and number >= torch.cuda.device_count()):
+        raise ValueError(f"device {device!r} is not on this machine: expected one of {here}")
+    return chosen
 
 
 def load_medclip(
@@ -54,9 +68,10 @@ def load_medclip(
         with init_empty_weights():  # no memory, and no time for random numbers, until they are read
             model = MedCLIPModel(PUBLISHED_ENCODERS[published])
     elif checkpoint.config:
-        model = MedCLIPModel.from_config(
-            checkpoint.config, checkpoint.file.with_name("config.json")
-        )
+        with torch.random.fork_rng(devices=[]):  # of random weights, which are filled at once
+            model = MedCLIPModel.from_config(
+                checkpoint.config, checkpoint.file.with_name("config.json")
+            )
     else:
         raise ValueError(
             f"{checkpoint.file} is no MedCLIP checkpoint: its names are not the published ones, "
@@ -65,7 +80,7 @@ def load_medclip(
     # Weights of one's own are copied, for they may be saved over the very file they came from.
     fill_weights(model, checkpoint, assign=bool(published))
     processor = MedCLIPProcessor.from_pretrained(
-        checkpoint.file.parent, cache_dir=cache_dir, mirror=mirror
+        checkpoint.file.parent, whole=not published, cache_dir=cache_dir, mirror=mirror
     )
     return model.to(place).eval(), processor
 

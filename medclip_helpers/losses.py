@@ -134,25 +134,51 @@ class ImageTextContrastiveLoss(nn.Module):
         attention_mask: Tensor | None = None,
         img_labels: Tensor | None = None,
         text_labels: Tensor | None = None,
-        **unused,
+        aug_input_ids: Tensor | None = None,
+        aug_attention_mask: Tensor | None = None,
+        *,
+        image_labels: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """{"loss_value": scalar} over all processes' images and texts.
 
         input_ids, attention_mask: (texts, tokens). pixel_values: (images, channels, height, width).
-        img_labels: (images, labels) and text_labels: (texts, labels); without them InfoNCE, which
-            takes image i and text i for a pair.
+        image_labels: (images, labels) and text_labels: (texts, labels); without both InfoNCE, which
+            takes image i and text i for a pair. img_labels: the published name of image_labels.
+        aug_input_ids, aug_attention_mask: other wordings of the same texts; the loss is then the
+            mean of the loss on either, as published.
+        token_type_ids: accepted and not used, as by the model.
+
+        Raises ValueError for labels of one side alone, and for image labels under both names.
         """
+        if image_labels is None:
+            image_labels = img_labels
+        elif img_labels is not None:
+            raise ValueError("img_labels and image_labels are one thing: expected one of them")
+        if (image_labels is None) != (text_labels is None):
+            missing = "image_labels" if image_labels is None else "text_labels"
+            raise ValueError(f"{missing} missing: expected labels of images and of texts, or none")
         image_embeds = gather_across_processes(self.model.encode_image(pixel_values))
-        text_embeds = gather_across_processes(self.model.encode_text(input_ids, attention_mask))
-        logits = self.model.compute_logits(image_embeds, text_embeds)
-        if img_labels is None or text_labels is None:
-            return {"loss_value": info_nce_loss(logits)}
-        image_labels, text_labels = (
-            gather_across_processes(labels.to(logits.device))
-            for labels in (img_labels, text_labels)
-        )
-        similarity = label_similarity(image_labels, text_labels, self.kind)
-        return {"loss_value": semantic_matching_loss(logits, similarity, self.temperature)}
+        similarity = None
+        if image_labels is not None and text_labels is not None:
+            similarity = label_similarity(
+                gather_across_processes(image_labels.to(image_embeds.device)),
+                gather_across_processes(text_labels.to(image_embeds.device)),
+                self.kind,
+            )
+        wordings = [(input_ids, attention_mask)]
+        if aug_input_ids is not None:
+            wordings.append((aug_input_ids, aug_attention_mask))
+        losses = []
+        for ids, mask in wordings:
+            text_embeds = gather_across_processes(self.model.encode_text(ids, mask))
+            logits = self.model.compute_logits(image_embeds, text_embeds)
+            losses.append(
+                info_nce_loss(logits)
+                if similarity is None
+                else semantic_matching_loss(logits, similarity, self.temperature)
+            )
+        return {"loss_value": torch.stack(losses).mean()}
 
 
 class ImageSuperviseLoss(nn.Module):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,13 @@ class MedCLIPTextModel(nn.Module):
         return self.projection_head(pooled)
 
 
+def _without_network(vision: Mapping) -> dict:
+    """The settings of an encoder that is filled from a file: timm must not fetch anything."""
+    if ":" in vision["backbone"]:
+        raise ValueError(f"backbone is {vision['backbone']!r}, expected a name of timm's own")
+    return {**vision, "pretrained": False}
+
+
 class MedCLIPModel(nn.Module):
     """Image and text encoders with a learned temperature.
 
@@ -228,11 +236,13 @@ class MedCLIPModel(nn.Module):
         return self.logit_scale.device
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """(images, 1 or 3, height, width), on any device -> (images, dim), unit length."""
-        return F.normalize(self.vision_model(pixel_values.to(self.device)), dim=-1)
+        """(images, 1 or 3, height, width), on any device -> (images, dim), unit length, float32."""
+        dtype = self.vision_model.projection_head.weight.dtype  # the model may be in half precision
+        embeds = self.vision_model(pixel_values.to(self.device, dtype))
+        return F.normalize(embeds.float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """(texts, tokens), on any device -> (texts, dim), unit length.
+        """(texts, tokens), on any device -> (texts, dim), unit length, float32.
 
         Raises ValueError for word pieces beyond the model's vocabulary.
         """
@@ -246,11 +256,12 @@ class MedCLIPModel(nn.Module):
             )
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.device)
-        return F.normalize(self.text_model(input_ids.to(self.device), attention_mask), dim=-1)
+        embeds = self.text_model(input_ids.to(self.device), attention_mask)
+        return F.normalize(embeds.float(), dim=-1)
 
     def compute_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
         """Scaled cosine similarity: (images, dim), (texts, dim), unit length -> (images, texts)."""
-        scale = self.logit_scale.clamp(0, MAX_LOGIT_SCALE).exp()
+        scale = self.logit_scale.float().clamp(0, MAX_LOGIT_SCALE).exp()
         return scale * image_embeds @ text_embeds.T
 
     def forward(
@@ -328,7 +339,7 @@ class MedCLIPModel(nn.Module):
         """
         check_format(config, where)
         try:
-            vision = MedCLIPVisionEncoder(**config["vision"])
+            vision = MedCLIPVisionEncoder(**_without_network(config["vision"]))
             bert = BertConfig(**config["text"])
             model = cls(vision, MedCLIPTextModel(bert, config["vision"]["projection_dim"]))
         except Exception as error:  # timm and transformers raise many kinds for a setting they lack

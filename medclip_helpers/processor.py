@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import threading
+import warnings
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -15,13 +18,15 @@ from PIL import Image
 from transformers import BatchFeature, BertTokenizer
 
 from .constants import IMAGE_MEAN, IMAGE_SIZE, IMAGE_STD, MAX_TEXT_TOKENS
-from .hub import load_tokenizer
+from .hub import load_tokenizer, write_text
 from .radiographs import read_radiograph, to_square
 
 MAX_READERS = 16  # threads that read images
 # Images encoded at once. A CPU is fastest while a batch's activations stay small: on two cores
 # Swin-T encoded 18 images/s in batches of 8, and 10 to 14 in batches of 32 (torch 2.11).
 BATCH_SIZE, CPU_BATCH_SIZE = 64, 8
+# A tokenizer's settings for a call are its state: two threads would see each other's.
+_TOKENIZING = threading.RLock()
 MAX_IMAGE_SIZE = 4096  # pixels a side; a damaged config file must not ask for gigabytes
 
 
@@ -34,8 +39,9 @@ class MedCLIPImageProcessor:
     def __init__(self, size: int = IMAGE_SIZE, mean: float = IMAGE_MEAN, std: float = IMAGE_STD):
         if not isinstance(size, int) or not 1 <= size <= MAX_IMAGE_SIZE:
             raise ValueError(f"size is {size!r}, expected 1 to {MAX_IMAGE_SIZE} pixels")
-        if not isinstance(mean, (int, float)) or not isinstance(std, (int, float)) or not std:
-            raise ValueError(f"mean is {mean!r} and std {std!r}, expected numbers, and std not 0")
+        numbers = all(isinstance(value, (int, float)) for value in (mean, std))
+        if not numbers or not math.isfinite(mean) or not 0 < std < math.inf:
+            raise ValueError(f"mean is {mean!r} and std {std!r}, expected numbers, and std above 0")
         self.size, self.mean, self.std = size, mean, std
 
     def square(self, image: Image.Image) -> Image.Image:
@@ -98,7 +104,8 @@ class MedCLIPProcessor:
         """Inputs for `MedCLIPModel`, for texts, images or both.
 
         text: one text or several; `padding=True` pads to the longest of them, which is part of a
-            text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens.
+            text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens,
+            with a warning, or left whole with `truncation=False`.
         images: one radiograph or several: paths, open files, PIL images, arrays or tensors; of the
             last two, 2 or 3 axes are one image and 4 are a batch.
 
@@ -115,13 +122,21 @@ class MedCLIPProcessor:
             texts = [text] if isinstance(text, str) else list(text)
             if not texts or not all(isinstance(t, str) for t in texts):
                 raise ValueError(f"text must be a string or a non-empty list of them, got {text!r}")
-            encoded = self.tokenizer(
-                texts,
-                padding=padding,
-                truncation=truncation,
-                max_length=max_length,
-                return_tensors="pt",
-            )
+            with _TOKENIZING:
+                encoded = self.tokenizer(
+                    texts,
+                    padding=padding,
+                    truncation=truncation,
+                    max_length=max_length if truncation else None,
+                    return_tensors="pt",
+                )
+            pieces = encoded.encodings or []
+            if cut := [texts[i] for i, piece in enumerate(pieces) if piece.overflowing]:
+                warnings.warn(
+                    f"{len(cut)} of {len(texts)} texts are longer than {max_length} word pieces "
+                    f"and were cut there, first “{cut[0][:60]}…”",
+                    stacklevel=2,
+                )
             features["input_ids"] = encoded["input_ids"]
             features["attention_mask"] = encoded["attention_mask"]
         if images is not None:
@@ -130,21 +145,29 @@ class MedCLIPProcessor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `preprocessor_config.json` and the tokenizer's files."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(vars(self.image_processor), indent=2)
-        (folder / "preprocessor_config.json").write_text(config + "\n")
+        write_text(Path(folder) / "preprocessor_config.json", config)
         self.tokenizer.save_pretrained(folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **tokenizer_source) -> MedCLIPProcessor:
+    def from_pretrained(
+        cls, folder: str | Path, *, whole: bool = False, **tokenizer_source
+    ) -> MedCLIPProcessor:
         """What `save_pretrained` wrote; parts that the folder lacks are the published ones.
 
-        Raises ValueError naming the folder for a part that cannot be read.
+        whole: refuse a folder that lacks a part.
+
+        Raises ValueError naming the folder for a part that cannot be read, or is not there.
         """
         folder = Path(folder)
         config = folder / "preprocessor_config.json"
         has_tokenizer = any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt"))
+        if whole and not (config.is_file() and has_tokenizer):
+            lacking = "tokenizer" if config.is_file() else "preprocessor_config.json"
+            raise ValueError(
+                f"{folder} holds a model but no {lacking}: save its processor there as well, "
+                "processor.save_pretrained(folder)"
+            )
         image_processor = tokenizer = None
         try:
             if config.is_file():
@@ -154,6 +177,13 @@ class MedCLIPProcessor:
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder} holds a damaged processor: {error}") from error
         return cls(image_processor, tokenizer, **tokenizer_source)
+
+
+def _prepare(processor: MedCLIPProcessor, image) -> dict:
+    """`pixel_values` (1, 1, size, size), and whether the picture is `blank`: of one brightness."""
+    picture = read_radiograph(image)
+    darkest, brightest = picture.getextrema()
+    return {**processor(images=[picture]), "blank": darkest == brightest}
 
 
 def read_batches(
@@ -170,9 +200,9 @@ def read_batches(
         them, so that reading meanwhile would hold up all.
     batch_size: by default 8 on a CPU, 64 elsewhere.
 
-    A future's `result()` raises what `read_radiograph` raised, the first batch ValueError for a
-    `batch_size` below 1. Close the generator, which
-    `contextlib.closing` does, and what is still waiting to be read is dropped.
+    A future's `result()` is `pixel_values` (1, 1, size, size) and `blank`, or raises what
+    `read_radiograph` raised; the first batch raises ValueError for a `batch_size` below 1. Close
+    the generator, which `contextlib.closing` does, and what is still waiting to be read is dropped.
     """
     on_cpu = device.type == "cpu"
     if batch_size is None:
@@ -184,7 +214,7 @@ def read_batches(
 
     def start_reading():
         batch = islice(images, batch_size)
-        return [(image, readers.submit(processor, images=[image])) for image in batch]
+        return [(image, readers.submit(_prepare, processor, image)) for image in batch]
 
     try:
         batch = start_reading()

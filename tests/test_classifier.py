@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from standin import PARITY
 
 from medclip_helpers import load_medclip
 from medclip_helpers.classifier import PromptClassifier, classify_images
+from medclip_helpers.model import MedCLIPModel
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor, read_batches
 from medclip_helpers.prompts import process_class_prompts
 
@@ -64,10 +66,14 @@ def test_each_image_and_each_prompt_is_encoded_once(
     small_model, encoded, prompt_inputs, pixel_values
 ):
     classifier = PromptClassifier(small_model, batch_size=2)
-    classifier(pixel_values, prompt_inputs)
+    first = classifier(pixel_values, prompt_inputs)
     assert encoded == {"image": 5, "text": 3}
-    classifier(pixel_values, prompt_inputs)
-    assert encoded == {"image": 10, "text": 3}
+    embeds = classifier.encode_prompts(prompt_inputs)
+    encoded.update(image=0, text=0)
+    again = classifier(pixel_values, prompt_embeds=embeds)
+    assert encoded == {"image": 5, "text": 0}
+    assert again["class_names"] == first["class_names"]
+    assert again["logits"].equal(first["logits"])
 
 
 def test_batches_do_not_change_the_result(small_model, prompt_inputs, pixel_values):
@@ -82,10 +88,13 @@ def test_prompts_in_batches_are_padded_as_a_whole(small_model, prompt_inputs, pi
     torch.testing.assert_close(parts, whole)
 
 
-@pytest.mark.parametrize("change", ["optimizer", "load", "prompts", "train", "data"])
-def test_kept_prompts_are_dropped(change, small_model, encoded, prompt_inputs, pixel_values):
+@pytest.mark.parametrize("change", ["optimizer", "load", "prompts", "new data", "data in place"])
+def test_a_change_is_seen(change, small_model, prompt_inputs, pixel_values):
+    """Nothing is kept between calls: whatever changed, the next scores are of what is there now."""
     classifier = PromptClassifier(small_model).eval()
     before = classifier(pixel_values, prompt_inputs)["logits"]
+    weight = small_model.text_model.projection_head.weight
+    other = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     if change == "optimizer":
         optimizer = torch.optim.SGD(small_model.text_model.parameters(), lr=0.1)
         small_model.encode_text(*prompt_inputs["Edema"].values()).sum().backward()
@@ -93,34 +102,41 @@ def test_kept_prompts_are_dropped(change, small_model, encoded, prompt_inputs, p
     elif change == "load":
         state = {k: v + 0.01 for k, v in small_model.state_dict().items() if v.is_floating_point()}
         small_model.load_state_dict(state, strict=False)
-    elif change == "data":
-        weight = small_model.text_model.projection_head.weight
-        weight.data = torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
-    elif change == "prompts":
-        prompt_inputs = {"Edema": prompt_inputs["Edema"], "Other": prompt_inputs["Edema"]}
+    elif change == "new data":
+        weight.data = other
+    elif change == "data in place":  # as weights are swapped for their moving average
+        weight.data.copy_(other)
     else:
-        classifier.train()
-        classifier.eval()
-    encoded["text"] = 0
+        prompt_inputs = {"Edema": prompt_inputs["Edema"], "Other": prompt_inputs["Edema"]}
     after = classifier(pixel_values, prompt_inputs)["logits"]
-    assert encoded["text"] > 0
-    assert after.equal(before) == (change == "train")
+    fresh = PromptClassifier(small_model)(pixel_values, prompt_inputs)["logits"]
+    assert not after.equal(before)
+    assert after.equal(fresh)
 
 
-def test_train_mode_keeps_nothing_and_lets_gradients_through(
-    small_model, prompt_inputs, pixel_values
-):
+def test_gradients_reach_the_text_encoder(small_model, prompt_inputs, pixel_values):
     classifier = PromptClassifier(small_model).train()
     classifier(pixel_values, prompt_inputs)["logits"].sum().backward()
     assert small_model.text_model.projection_head.weight.grad.abs().sum() > 0
-    assert classifier._cache is None
 
 
-def test_what_was_kept_in_inference_mode_serves_training(small_model, prompt_inputs, pixel_values):
+def test_inference_mode_leaves_nothing_behind(small_model, prompt_inputs, pixel_values):
     classifier = PromptClassifier(small_model)
     with torch.inference_mode():
         classifier(pixel_values, prompt_inputs)
     classifier(pixel_values, prompt_inputs)["logits"].sum().backward()
+
+
+def test_a_model_loaded_in_inference_mode_classifies(prompt_inputs, pixel_values, small_model):
+    with torch.inference_mode():
+        model = MedCLIPModel.from_config(
+            {
+                "vision": small_model.vision_model.config,
+                "text": small_model.text_model.config.to_diff_dict(),
+            }
+        ).eval()
+    with torch.no_grad():
+        assert PromptClassifier(model)(pixel_values, prompt_inputs)["logits"].shape == (5, 2)
 
 
 def test_no_prompts_is_an_error(small_model, pixel_values):
@@ -144,6 +160,7 @@ def test_table_over_many_images(small_model, standin_processor, prompt_inputs, t
     )
     assert list(table.columns) == [
         "image", "Edema", "Cardiomegaly", "Edema sd", "Cardiomegaly sd", "predicted", "status",
+        "note",
     ]  # fmt: skip
     assert list(table["image"]) == [str(good), str(bad), str(tmp_path / "missing.png"), 3]
     assert list(table["status"] == "ok") == [True, False, False, True]
@@ -232,10 +249,12 @@ def test_next_batch_is_read_while_a_gpu_works():
     second_is_read = threading.Event()
 
     def processor(images):
-        if images == ["second"]:
+        if images[0].getpixel((0, 0)) == 2:
             second_is_read.set()
+        return {}
 
-    with closing(read_batches(processor, ["first", "second"], torch.device("cuda"), 1)) as batches:
+    numbered = [np.full((8, 8), number, np.uint8) for number in (1, 2)]
+    with closing(read_batches(processor, numbered, torch.device("cuda"), 1)) as batches:
         next(batches)
         assert second_is_read.wait(20)  # while we, the model, have not asked for it
 
@@ -245,8 +264,9 @@ def test_images_of_a_batch_are_read_at_the_same_time_on_a_cpu():
 
     def processor(images):
         together.wait(20)  # an error unless four are being read
+        return {}
 
-    [batch] = read_batches(processor, range(4), torch.device("cpu"), 4)
+    [batch] = read_batches(processor, _arrays(4), torch.device("cpu"), 4)
     for _, inputs in batch:
         inputs.result()
 
@@ -273,8 +293,9 @@ def test_what_waits_to_be_read_is_dropped_with_the_batches():
     def processor(images):
         read.append(images)
         go_on.wait(20)
+        return {}
 
-    batches = read_batches(processor, range(100), torch.device("cpu"), 100)
+    batches = read_batches(processor, _arrays(100), torch.device("cpu"), 100)
     next(batches)
     threading.Timer(2, go_on.set).start()
     batches.close()
@@ -289,7 +310,7 @@ def test_no_batch_of_nothing():
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="no /proc")
 def test_memory_is_flat_in_the_number_of_images(tmp_path):
     model, processor = load_medclip("demo", device="cpu")
-    processor = MedCLIPProcessor(MedCLIPImageProcessor(32), processor)
+    processor = MedCLIPProcessor(MedCLIPImageProcessor(32), processor.tokenizer)
     rng, kinds = np.random.default_rng(0), ["png", "jpg", "tif", None]
     for kind in kinds[:3]:
         picture = Image.fromarray(rng.integers(0, 256, (256, 256), np.uint8))
@@ -310,3 +331,44 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path):
     assert max(memory[1000:]) - max(memory[:1000]) < 40
     # As many threads read as images are in a batch.
     assert max(opened) - opened[0] <= 64
+
+
+def test_a_model_in_training_is_left_in_training(small_model, standin_processor):
+    small_model.train()
+    classify_images(small_model, standin_processor, [PARITY / "image.png"], PROMPTS)
+    assert small_model.training and small_model.text_model.training
+
+
+def test_a_blank_picture_is_said_to_be_blank(small_model, standin_processor):
+    pictures = [np.full((40, 90), 77, np.uint8), PARITY / "image.png", Image.new("L", (64, 64))]
+    table = classify_images(small_model, standin_processor, pictures, PROMPTS)
+    assert table["note"].tolist() == ["blank", "", "blank"]
+    assert table["status"].tolist() == ["ok"] * 3 and table["predicted"].notna().all()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_are_no_prediction(value, small_model, standin_processor):
+    with torch.no_grad():
+        small_model.vision_model.projection_head.weight[0, 0] = value
+    row = classify_images(small_model, standin_processor, [PARITY / "image.png"], PROMPTS).iloc[0]
+    assert row["status"] == "the model gives no finite score"
+    assert row[["predicted", *PROMPTS]].isna().all()
+
+
+def test_the_spread_of_a_class_may_not_take_the_place_of_another_class(
+    small_model, standin_processor
+):
+    prompts = {"A": ["edema"], "A sd": ["heart"]}
+    image = [PARITY / "image.png"]
+    with pytest.raises(ValueError, match="class name 'A sd' is taken"):
+        classify_images(small_model, standin_processor, image, prompts, spread=True)
+    table = classify_images(small_model, standin_processor, image, prompts)
+    assert table[["A", "A sd"]].notna().all(axis=None)
+
+
+def test_one_image_or_a_table_is_no_list_of_images(small_model, standin_processor):
+    picture = Image.open(PARITY / "image.png")
+    table = pd.DataFrame({"imgpath": [PARITY / "image.png"]})
+    for images, name in ((picture, "PngImageFile"), (table, "DataFrame"), ({1: picture}, "dict")):
+        with pytest.raises(ValueError, match=f"images is a {name}: expected a list"):
+            classify_images(small_model, standin_processor, images, PROMPTS)

@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def _umask() -> int:
+    mask = os.umask(0)  # which can only be asked for by setting it
+    os.umask(mask)
+    return mask
+
+
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
     """A path to write to, whose file takes the name `path` when the block ends without an error.
@@ -20,6 +26,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
+        os.chmod(part, 0o666 & ~_umask())  # safetensors lets nobody else read its files
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

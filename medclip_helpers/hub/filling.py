@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from ..constants import PUBLISHED_NOTE
+from ..constants import PUBLISHED_FORMAT_NOTE, PUBLISHED_NOTE
 from .names import DROPPED
 from .weights import Checkpoint, read_checkpoint
-
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -24,7 +24,7 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
         the meta device.
 
     `module.note` becomes what is known of the weights. Raises ValueError that lists every tensor
-    missing, left over or of another shape or kind; the module then is as it was.
+    missing, left over, of another shape or kind, or not finite; the module then is as it was.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     expected = {n: t for n, t in module.state_dict().items() if not DROPPED.search(n)}
@@ -42,7 +42,9 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
         if any(buffer.is_meta for buffer in part.buffers(recurse=False)):
             part.init_non_persistent_buffers()  # timm's
     note = (checkpoint.config or {}).get("note")
-    if note := PUBLISHED_NOTE if checkpoint.published else note:
+    if checkpoint.published:
+        note = PUBLISHED_NOTE if checkpoint.official else PUBLISHED_FORMAT_NOTE
+    if note:
         module.note = note  # type: ignore[assignment]  # nn.Module takes any attribute
     return module.eval()
 
@@ -57,4 +59,11 @@ def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
             problems.append(f"shape of {name}: {tuple(found[name].shape)}, expected {shape}")
         if found[name].is_floating_point() != dtype.is_floating_point:
             problems.append(f"type of {name}: {found[name].dtype}, expected {dtype}")
+        elif dtype.is_floating_point and not _is_finite(found[name]):
+            problems.append(f"values of {name}: not all are finite")
     return problems
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    # A sum needs no memory; where it overflows, each value is asked.
+    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import download, records
 from .names import published_encoder
-from .weights import read_state_dict, unpack_weights, write_safetensors
+from .weights import WEIGHTS_FILES, read_state_dict, unpack_weights, write_safetensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +117,8 @@ def fetch_weights(
 
     The folder holds `model.safetensors` (the published tensors under their published names) and
     the record of it (address, and SHA-256 of this file and of the zip), which `read_state_dict`
-    checks. It appears in one step, when all is checked; processes that ask at once download once.
+    checks. The weights appear last, when all is checked; processes that ask at once download once.
+    A folder that has weights already, also somebody's own, is left as it is.
 
     Raises `download.DownloadError`, naming every address tried and the ways on, if none gives the
     weights or they cannot be kept. Without a network within 10 seconds, however many ask at once.
@@ -127,7 +128,7 @@ def fetch_weights(
     home = cache_folder(cache_dir)
     folder = home / f"medclip-{name}"
     weights = folder / "model.safetensors"
-    if weights.is_file():
+    if any((folder / name).is_file() for name in WEIGHTS_FILES):
         return folder
     ways_on = (
         f"Ways on: {NETWORK}; name a local folder or file with the weights, "
@@ -138,14 +139,16 @@ def fetch_weights(
     addresses = _addresses(file, mirror, published)
     with _making(weights, folder.name, addresses, home, ways_on) as scratch:
         if scratch:
-            _fetch_weights(name, addresses, scratch)
-            shutil.rmtree(folder, ignore_errors=True)  # somebody deleted the weights in it
-            os.replace(scratch / "ready", folder)
+            _fetch_weights(name, addresses, scratch, official=addresses == published)
+            folder.mkdir(exist_ok=True)  # what a person has put there stays
+            ready = scratch / "ready"
+            os.replace(records.record_of(ready / weights.name), records.record_of(weights))
+            os.replace(ready / weights.name, weights)
             logger.info("kept %s weights in %s", name, folder)
     return folder
 
 
-def _fetch_weights(name: str, addresses: list, scratch: Path) -> None:
+def _fetch_weights(name: str, addresses: list, scratch: Path, official: bool) -> None:
     """Download and convert published weights into `scratch / "ready"`."""
     state_dict: dict[str, Tensor] = {}
 
@@ -161,7 +164,9 @@ def _fetch_weights(name: str, addresses: list, scratch: Path) -> None:
     ready = scratch / "ready"
     ready.mkdir()
     write_safetensors(state_dict, ready / "model.safetensors")
-    records.write_record(ready / "model.safetensors", url, zip_sha256=records.sha256(archive))
+    records.write_record(
+        ready / "model.safetensors", url, official=official, zip_sha256=records.sha256(archive)
+    )
 
 
 def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = None):

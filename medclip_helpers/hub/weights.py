@@ -21,7 +21,7 @@ from torch import Tensor
 from .download import is_local
 from .files import whole_file
 from .names import published_encoder, translate
-from .records import check_record
+from .records import check_record, read_record
 
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in a folder, the first that is there
 MAX_BYTES = 2 * 10**9  # unpacked; the published weights have 0.55 GB
@@ -34,12 +34,14 @@ class Checkpoint(NamedTuple):
     file: where they stood. state_dict: tensors under this package's names, on the CPU.
     published: "vit" or "resnet" where they had the published names, else None.
     config: what `MedCLIPModel.save_pretrained` wrote beside them, else None.
+    official: whether this package downloaded them from where MedCLIP's authors keep them.
     """
 
     file: Path
     state_dict: dict[str, Tensor]
-    published: str | None
-    config: dict | None
+    published: str | None = None
+    config: dict | None = None
+    official: bool = False
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
@@ -49,7 +51,9 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     """
     file = _checkpoint_file(Path(source).expanduser())
     found = read_state_dict(file)
-    return Checkpoint(file, translate(found), published_encoder(found), _read_config(file))
+    official = read_record(file).get("official") is True
+    published = published_encoder(found)
+    return Checkpoint(file, translate(found), published, _read_config(file), official)
 
 
 def _read_config(weights: Path) -> dict | None:
@@ -129,7 +133,7 @@ def _check_tensors(state_dict, file: Path) -> None:
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise ValueError(f"{file}: {name} is no ordinary tensor but {tensor.type()}")
     size = sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values())
-    if size > MAX_BYTES:  # some by expanding a few bytes
+    if size > MAX_BYTES and file.suffix != ".safetensors":  # some by expanding a few bytes
         raise ValueError(f"{file} unfolds to {size:.2g} bytes, expected at most {MAX_BYTES:.2g}")
 
 

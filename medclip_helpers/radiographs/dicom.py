@@ -43,17 +43,34 @@ def read_dicom(file, name: str) -> np.ndarray:
     _check_pixels(dataset)
     frames = int(dataset.get("NumberOfFrames", 1))
     if frames > 1:
-        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=5)
-    pixels = pixel_array(dataset, index=0)
+        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=2)
+    stored = pixel_array(dataset, index=0)
     meaning = dataset.get("PhotometricInterpretation")
     if meaning == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-    elif pixels.ndim == 2:
-        pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-        if meaning == "MONOCHROME1":
-            top = 255 if pixels.dtype == np.uint8 else pixels.max()
-            pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
+        return apply_color_lut(stored, dataset)
+    if stored.ndim != 2:
+        return stored
+    pixels = apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
+    if meaning == "MONOCHROME1":
+        top = 255 if pixels.dtype == np.uint8 else pixels.max()
+        pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
+    padding = _padding(dataset, stored)
+    if padding.any() and not padding.all():
+        pixels = np.where(padding, pixels[~padding].min(), pixels)
     return pixels
+
+
+def _padding(dataset, stored: np.ndarray) -> np.ndarray:
+    """Which stored values fill the frame around the image, and are none of its greys.
+
+    Source: DICOM PS3.3 C.7.5.1.1.2, Pixel Padding Value and Pixel Padding Range Limit.
+    """
+    first = dataset.get("PixelPaddingValue")
+    if not isinstance(first, int):
+        return np.zeros(stored.shape, bool)
+    last = dataset.get("PixelPaddingRangeLimit")
+    low, high = sorted((first, last if isinstance(last, int) else first))
+    return (stored >= low) & (stored <= high)
 
 
 def _check_pixels(dataset) -> None:

@@ -12,6 +12,7 @@ MIN_SIDE = 4  # pixels; less is an icon or a mistake
 MAX_ASPECT = 8  # a strip is no radiograph, and the processor pads every image to a square
 # A picture counts as coloured if over a tenth of it differs by this much from its own tint.
 COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
+_ROWS = 256  # scaled at once
 
 
 def to_square(image: Image.Image, least: int = 0) -> Image.Image:
@@ -37,7 +38,10 @@ def check_size(width: int, height: int) -> None:
 
 
 def from_picture(picture: Image.Image, name: str) -> Image.Image:
+    """The image of a PIL image of any mode; `name` is what a warning calls it."""
     check_size(*picture.size)  # Pillow only warns of up to twice as many pixels
+    if (pages := getattr(picture, "n_frames", 1)) > 1:
+        warnings.warn(f"{name} holds {pages} pages: the first is read", stacklevel=2)
     # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
     tags = getattr(picture, "tag_v2", {})
     inverted = picture.mode.startswith("I") and tags.get(262) == 0
@@ -60,7 +64,7 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
         warnings.warn(
             f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
             "is nonsense, however sure it sounds",
-            stacklevel=6,
+            stacklevel=2,
         )
     return picture.convert("L")
 
@@ -77,7 +81,13 @@ def _is_coloured(picture: Image.Image) -> bool:
     return bool((abs(beside) > COLOUR_DISTANCE).mean() > COLOUR_SHARE)
 
 
-def from_array(array: np.ndarray, name: str, channels_first: bool = False) -> Image.Image:
+def from_array(
+    array: np.ndarray, name: str, channels_first: bool = False, unit: bool = True
+) -> Image.Image:
+    """The image of an array; `name` is what a warning calls it, `unit` as for `_scaled`.
+
+    channels_first: what the smaller axis of 3 is where both could be channels.
+    """
     values = array
     while values.ndim > 2 and values.shape[0] == 1:
         values = values[0]
@@ -92,16 +102,16 @@ def from_array(array: np.ndarray, name: str, channels_first: bool = False) -> Im
             f"got shape {array.shape} of {array.dtype}"
         )
     check_size(values.shape[1], values.shape[0])
-    return _grey(Image.fromarray(np.ascontiguousarray(_to_8_bit(values))), name)
+    return _grey(Image.fromarray(np.ascontiguousarray(_to_8_bit(values, unit))), name)
 
 
-def _to_8_bit(array: np.ndarray) -> np.ndarray:
+def _to_8_bit(array: np.ndarray, unit: bool) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.ndim == 3 and array.shape[2] == 4:  # alpha has a scale of its own
         colour, alpha = array[..., :3], array[..., 3]
-        return np.dstack([_scaled(colour), _scaled(alpha, _opaque(alpha))])
-    return _scaled(array)
+        return np.dstack([_scaled(colour, unit=unit), _scaled(alpha, _opaque(alpha))])
+    return _scaled(array, unit=unit)
 
 
 def _opaque(alpha: np.ndarray) -> int:
@@ -115,19 +125,21 @@ def _opaque(alpha: np.ndarray) -> int:
     return min(most, next((top for top in (1, 255, 65535) if high <= top), most))
 
 
-def _scaled(array: np.ndarray, full: int | None = None) -> np.ndarray:
-    """8-bit values of any numbers: by their range, or from 0 to `full`."""
-    values = array.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
+def _scaled(array: np.ndarray, full: int | None = None, unit: bool = True) -> np.ndarray:
+    """8-bit values of any numbers: by their range, or from 0 to `full`.
+
+    unit: floating-point values that lie in 0 to 1 are taken as they are, 1 for white.
+    """
+    low, high = float(array.min()), float(array.max())
     if not math.isfinite(high - low):  # NaN is the minimum of whatever holds one
         raise ValueError("image holds NaN, infinite or too large values")
     if full:
         low, high = 0, full
-        values.clip(0, full, out=values)
-    elif array.dtype.kind in "bf" and 0 <= low and high <= 1:
+    elif unit and array.dtype.kind in "bf" and 0 <= low and high <= 1:
         low, high = 0, 1
-    # in place: of an image with as many pixels as are allowed, each copy takes 0.7 GB
-    values -= low
-    values /= (high - low) or 1
-    values *= 255
-    return values.round(out=values).astype(np.uint8)
+    scaled = np.empty(array.shape, np.uint8)
+    # By parts: of an image with as many pixels as are allowed, a copy in float64 takes 0.7 GB.
+    for rows in range(0, len(array), _ROWS):
+        part = array[rows : rows + _ROWS].astype(np.float64).clip(low, high)
+        scaled[rows : rows + _ROWS] = ((part - low) / ((high - low) or 1) * 255).round()
+    return scaled

@@ -74,7 +74,7 @@ def _read(source, name: str) -> Image.Image:
     if is_dicom(source):
         from .dicom import read_dicom
 
-        return from_array(read_dicom(source, name), name)
+        return from_array(read_dicom(source, name), name, unit=False)
     if not source.read(1):
         raise ValueError("the file is empty")
     source.seek(0)
