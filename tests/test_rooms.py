@@ -214,3 +214,13 @@ def test_getting_all_that_a_room_has_loads_no_more_than_it_needs(rooms, free_of)
 def test_every_face_can_be_read_at_once():
     program = "\n".join(f"import {face}" for face in FACES)
     assert set(loaded_by(program, EAGER_IMPORT="1")) >= {"torch", "matplotlib", "ipywidgets"}
+
+
+# --- papers ---------------------------------------------------------------------------------------
+
+
+def test_changelog_and_citation_are_of_this_version():
+    version = importlib.import_module("medclip_helpers").__version__
+    headings = re.findall(r"^## \[(.+?)\] - ", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert headings[0] == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")

@@ -33,10 +33,9 @@ CLASS = re.compile(r"[A-Z]+[a-z]\w*")
 # What begins a line of its own: `images, texts: ...`, wherever it stands, and `Returns ...`
 ARGUMENTS = re.compile(r"(?m)(?:^|(?<=\. ))((?:[a-z_]\w*, )*[a-z_]\w*): ")
 BEGINNING = re.compile(r"(?<!\n)\n(?=\*\*|Returns |Raises )|(?<=\.) (?=\*\*)")
-# Docstrings that Python and torch write for everybody
-EMPTY = re.compile(
-    r"Alias for field number|Create new instance of|Initialize (self|internal Module)"
-)
+OWN_LINK = re.compile(r'<a href="#([\w.]+)">([^<]*)</a>')
+# What Python and torch write for everybody
+EMPTY = re.compile(r"Alias for field|Create new instance of|Initialize (self|internal Module)")
 # Not ours, yet written like a class of ours: torch's, the published code's, IPython's, a column's
 FOREIGN = {"BatchNorm", "Dropout", "ImageTextContrastiveDataset", "In", "Reports"}
 
@@ -135,7 +134,11 @@ def build(pages: dict[str, doc.Module], output: Path) -> None:
     for name, page in pages.items():
         file = output / (name.replace(".", "/") + ".html")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(render.html_module(page, pages), encoding="utf-8")
+        text = render.html_module(page, pages)
+        anchors = set(re.findall(r' id="([^"]+)"', text))
+        # pdoc links to what a class inherits from torch, and leaves that out of the page
+        text = OWN_LINK.sub(lambda m, kept=anchors: m[0] if m[1] in kept else m[2], text)
+        file.write_text(text, encoding="utf-8")
     (output / "index.html").write_text(render.html_index(pages), encoding="utf-8")
     (output / "search.js").write_text(render.search_index(pages), encoding="utf-8")
 

@@ -11,6 +11,7 @@ the notebook, and `validate`, the same rules, before a sweep starts.
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ class Parameter(NamedTuple):
 
     name: str
     default: Any
-    type: type | None  # None: anything goes
+    type: builtins.type | None  # None: anything goes
     choices: tuple | None = None  # the only values allowed, where the form has a closed list
 
     def __str__(self) -> str:
