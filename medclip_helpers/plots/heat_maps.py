@@ -25,8 +25,8 @@ def _heat_maps(
     lines = max(1, int((cell - 0.04) / 0.15))  # of a row's name that its cell is high enough for
     letters = 32 if lines > 2 else 44
     # Inches that names take, about; the compressed layout measures them and shares out the rest.
-    left = 0.075 * min(letters, max(map(len, row_names)))
-    foot = 0.065 * min(22, max(map(len, column_names), default=0))
+    left = 0.075 * min(letters, max(len(str(name)) for name in row_names))
+    foot = 0.065 * min(22, max((len(str(name)) for name in column_names), default=0))
     width = max(4, left + len(matrices) * (cell * columns + 0.3) + 0.9)
     figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]

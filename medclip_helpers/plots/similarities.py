@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ..processor import MedCLIPProcessor
 
 
-def _beside_rows(image, rows: Rows, title, xlabel, note) -> Figure:
-    """An image, and to its right an axis with a row for each name."""
-    figure = new_figure(7.8, max(3, rows.height + 1), note)
+def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> Figure:
+    """An image, and to its right an axis with a row for each name; `top`: inches free above it."""
+    figure = new_figure(7.8, max(3, rows.height + top + 0.9), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     show_image(left, image, title)
     rows.draw(right, least=2)  # a single bar stays a bar, not a wall
@@ -107,7 +107,7 @@ def plot_class_scores(
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
     rows = Rows(names, 24, gap=0.3)
-    figure = _beside_rows(image, rows, title, xlabel, note)
+    figure = _beside_rows(image, rows, title, xlabel, note, top=0.2)
     axes = figure.axes[1]
     for y, name in zip(rows.centres, names, strict=True):
         values = scores[name]
