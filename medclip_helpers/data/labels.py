@@ -50,7 +50,8 @@ def is_exclusive(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
 
     table: a manifest. Raises ValueError where no row is so.
     """
-    single = ((table[list(classes)] == PRESENT).sum(axis=1) == 1).to_numpy()
+    # copied: pandas 3 gives arrays that cannot be written to, of which torch warns as an index
+    single = ((table[list(classes)] == PRESENT).sum(axis=1) == 1).to_numpy(copy=True)
     if not single.any():
         raise ValueError(f"none of {len(table)} images has exactly one of {list(classes)}")
     return single

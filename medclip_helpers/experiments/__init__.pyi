@@ -1,4 +1,12 @@
-from .demo_model import build_demo_model, evaluate_demo, train_demo
+from .demo_model import (
+    REPORT_STREAM,
+    TEST_STREAM,
+    TRAINING_STREAM,
+    VALIDATION_STREAM,
+    build_demo_model,
+    evaluate_demo,
+    train_demo,
+)
 from .loss_comparison import (
     ARM_RATES,
     ARMS,
@@ -15,9 +23,13 @@ from .loss_comparison import (
 __all__ = [
     "ARMS",
     "ARM_RATES",
+    "REPORT_STREAM",
     "SEMANTIC_ARM",
     "Setting",
     "TARGET_KINDS",
+    "TEST_STREAM",
+    "TRAINING_STREAM",
+    "VALIDATION_STREAM",
     "World",
     "build_demo_model",
     "evaluate_demo",
