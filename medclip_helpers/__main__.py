@@ -31,14 +31,17 @@ def classify(options: argparse.Namespace) -> int:
     example:
       medclip classify scans "more/**/*.dcm" --model vit --prompts chexpert --out scores.csv
     """
-    from . import classify_images, find_radiographs, load_medclip
-    from .hub import write_text
-    from .prompts import load_class_prompts
+    from . import find_radiographs
 
     if options.out.is_dir():
         raise ValueError(f"--out is a folder, {options.out}: expected the name of a CSV file")
     found = (path for source in options.scans for path in find_radiographs(source))
-    scans, prompts = list(dict.fromkeys(found)), load_class_prompts(options.prompts)
+    scans = list(dict.fromkeys(found))
+    from . import classify_images, load_medclip  # after them, for they load torch
+    from .hub import write_text
+    from .prompts import load_class_prompts
+
+    prompts = load_class_prompts(options.prompts)
     model, processor = load_medclip(options.model, options.device)
     how = {"ensemble": not options.maximum, "batch_size": options.batch_size}
     table = classify_images(model, processor, scans, prompts, **how)
