@@ -143,7 +143,8 @@ class MedCLIPTrainer(Trainer):
         if evaluator is not None:
             arguments.eval_strategy = "steps"
         # The Trainer asks for data to evaluate on; our `evaluate` has its own.
-        super().__init__(loss, arguments, collator, dataset, [], callbacks=[_AtEachStep()])
+        at_each_step = _AtEachStep(config.batch_size / self.samples)
+        super().__init__(loss, arguments, collator, dataset, [], callbacks=[at_each_step])
         self.remove_callback(PrinterCallback)  # it prints
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
 
@@ -275,7 +276,6 @@ class MedCLIPTrainer(Trainer):
     def history(self) -> pd.DataFrame:
         """The log as `TrainingResult.history`, a row a step."""
         table = pd.DataFrame(self.state.log_history).groupby("step", as_index=False).first()
-        table["epoch"] = table["step"] * self.config.batch_size / self.samples
         evaluated = [str(name) for name in table if str(name).startswith("eval_")]
         table = table[["step", "epoch", "loss", "learning_rate", "grad_norm", *evaluated]]
         return table.rename(columns={name: name.removeprefix("eval_") for name in evaluated})
@@ -293,13 +293,20 @@ class MedCLIPTrainer(Trainer):
 
 
 class _AtEachStep(TrainerCallback):
-    """Clamps the temperature, and has the loss logged at each checkpoint."""
+    """Clamps the temperature, counts epochs, and has the loss logged at each checkpoint."""
+
+    def __init__(self, epochs_a_step: float):
+        self.epochs_a_step = epochs_a_step
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        state.num_train_epochs = math.ceil(state.max_steps * self.epochs_a_step)
 
     def on_optimizer_step(self, args, state, control, *, model, **kwargs):
         with torch.no_grad():
             model.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def on_step_end(self, args, state, control, **kwargs):
+        state.epoch = state.global_step * self.epochs_a_step  # to the Trainer, the run is one
         if control.should_save:
             # A continued run averages the loss anew from here; so must the uninterrupted one.
             control.should_log = True

@@ -207,7 +207,8 @@ def test_the_bar_is_the_trainers_and_ends_its_line_where_the_run_does(tmp_path, 
     model, processor = build()
     result = run(model, processor, config(tmp_path / "whole", max_steps=2, progress=True))
     assert result.history["step"].tolist() == [1, 2]
-    assert "2/2" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "2/2" in shown.err and "'epoch': '0.8'" in shown.out
     with pytest.raises(StopIteration):
         settings = config(tmp_path / "stopped", max_steps=4, progress=True)
         run(model, processor, settings, evaluate=accuracies(0.5))
