@@ -98,14 +98,15 @@ class MedCLIPProcessor:
         images=None,
         return_tensors: str = "pt",
         padding: bool | str = True,
-        truncation: bool = True,
+        truncation: bool | str = True,
         max_length: int = MAX_TEXT_TOKENS,
     ) -> BatchFeature:
         """Inputs for `MedCLIPModel`, for texts, images or both.
 
         text: one text or several; `padding=True` pads to the longest of them, which is part of a
             text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens,
-            with a warning, or left whole with `truncation=False`.
+            with a warning; `truncation="longest_first"` asks for it, without one, and False leaves
+            them whole.
         images: one radiograph or several: paths, open files, PIL images, arrays or tensors; of the
             last two, 2 or 3 axes are one image and 4 are a batch.
 
@@ -131,7 +132,8 @@ class MedCLIPProcessor:
                     return_tensors="pt",
                 )
             pieces = encoded.encodings or []
-            if cut := [texts[i] for i, piece in enumerate(pieces) if piece.overflowing]:
+            cut = [texts[i] for i, piece in enumerate(pieces) if piece.overflowing]
+            if cut and truncation is True:
                 warnings.warn(
                     f"{len(cut)} of {len(texts)} texts are longer than {max_length} word pieces "
                     f"and were cut there, first “{cut[0][:60]}…”",

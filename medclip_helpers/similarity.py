@@ -130,7 +130,7 @@ def encode_texts(
     Raises ValueError for no text, and for one that is too long.
     """
     texts = [texts] if isinstance(texts, str) else list(texts)
-    inputs = processor(text=texts, truncation=truncation)
+    inputs = processor(text=texts, truncation="longest_first" if truncation else False)
     input_ids, lengths = inputs["input_ids"], inputs["attention_mask"].sum(1)
     if lengths.max() > MAX_TEXT_TOKENS:
         longest = int(lengths.argmax())

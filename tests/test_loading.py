@@ -1,16 +1,20 @@
 """Weights: read from files that may be hostile, translated, loaded strictly."""
 
+import json
+import random
 import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from standin import PARITY, standin_state_dict
 
+from medclip_helpers.constants import PUBLISHED_FORMAT_NOTE
 from medclip_helpers.demo import CHECKPOINT_FOLDER
-from medclip_helpers.hub import Checkpoint, download, fill_weights, read_state_dict
+from medclip_helpers.hub import FORMAT, Checkpoint, download, fill_weights, read_state_dict
 from medclip_helpers.hub.names import DROPPED, translate
 from medclip_helpers.loading import load_medclip
 from medclip_helpers.model import MedCLIPModel, MedCLIPVisionModel
@@ -175,8 +179,9 @@ def test_save_and_load_give_the_same_model(small_model, standin_processor, tmp_p
     assert processor(text=text).input_ids.equal(standin_processor(text=text).input_ids)
 
 
-def test_half_precision_copy_is_loaded_as_float32(small_model, tmp_path):
+def test_half_precision_copy_is_loaded_as_float32(small_model, standin_processor, tmp_path):
     small_model.save_pretrained(tmp_path, dtype=torch.float16)
+    standin_processor.save_pretrained(tmp_path)
     model, _ = load_medclip(tmp_path, device="cpu")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -214,7 +219,7 @@ def test_what_is_no_checkpoint_is_said(source, error, expected, tmp_path, monkey
         ("config.json", '{"vision": {"backbone": "no such"}, "text": {}}', "describes no model"),
         ("config.json", '{"vision": 1}', "describes no model"),
         ("preprocessor_config.json", '{"size": 1000000000}', "size is 1000000000, expected 1 to"),
-        ("preprocessor_config.json", '{"std": 0}', "std 0, expected numbers, and std not 0"),
+        ("preprocessor_config.json", '{"std": 0}', "std 0, expected numbers, and std above 0"),
         ("preprocessor_config.json", '{"speed": 1}', "holds a damaged processor: .*speed"),
         ("tokenizer.json", '{"version": "1.0"', "holds a damaged processor"),
     ],
@@ -227,8 +232,11 @@ def test_damaged_settings_are_named(file, content, expected, tmp_path):
     assert str(folder) in str(caught.value)
 
 
-def test_a_model_may_be_saved_over_the_files_that_it_came_from(small_model, tmp_path):
+def test_a_model_may_be_saved_over_the_files_that_it_came_from(
+    small_model, standin_processor, tmp_path
+):
     small_model.save_pretrained(tmp_path)
+    standin_processor.save_pretrained(tmp_path)
     model, _ = load_medclip(tmp_path, device="cpu")
     with torch.no_grad():
         model.logit_scale += 1
@@ -248,6 +256,107 @@ def test_auto_falls_back_to_the_demo_and_says_so(monkeypatch):
     with pytest.warns(UserWarning, match="using the demo model, which was trained on drawings"):
         model, _ = load_medclip("auto", device="cpu")
     assert "drawings" in model.note
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("tensor", ["logit_scale", "running_var", "projection_head.weight"])
+def test_weights_that_are_not_finite_are_refused(
+    value, tensor, small_model, standin_processor, tmp_path
+):
+    state = small_model.state_dict()
+    name = next(key for key in state if key.endswith(tensor))
+    before = state[name].clone()
+    state[name].view(-1)[0] = value
+    small_model.save_pretrained(tmp_path)
+    standin_processor.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"values of {name}: not all are finite"):
+        load_medclip(tmp_path, device="cpu")
+    state[name].copy_(before)
+    with pytest.raises(ValueError, match="not all are finite"):
+        small_model.from_pretrained(tmp_path)
+    assert small_model.state_dict()[name].equal(before)
+
+
+def test_finite_weights_whose_sum_is_not_are_loaded(small_model, standin_processor, tmp_path):
+    with torch.no_grad():
+        small_model.text_model.projection_head.weight.fill_(3e38)
+    small_model.save_pretrained(tmp_path)
+    standin_processor.save_pretrained(tmp_path)
+    assert load_medclip(tmp_path, device="cpu")
+
+
+def test_a_model_without_its_processor_is_refused(small_model, standin_processor, tmp_path):
+    """Its images would be of the published size and its words of the published vocabulary."""
+    small_model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no preprocessor_config.json: save its processor there"):
+        load_medclip(tmp_path, device="cpu")
+    standin_processor.save_pretrained(tmp_path)
+    for file in ("tokenizer.json", "vocab.txt"):
+        (tmp_path / file).unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="no tokenizer: save its processor there"):
+        load_medclip(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_processor_that_is_not_finite_is_refused(name, value, tmp_path):
+    folder = shutil.copytree(CHECKPOINT_FOLDER, tmp_path / "mine")
+    (folder / "preprocessor_config.json").write_text(f'{{"size": 112, "{name}": {value}}}')
+    with pytest.raises(ValueError, match="mean is .* and std .*, expected numbers"):
+        load_medclip(folder, device="cpu")
+
+
+def test_a_config_sends_nobody_to_the_network(tmp_path, monkeypatch):
+    def no_network(*args, **options):
+        raise AssertionError("asked the network")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", no_network)
+    folder = shutil.copytree(CHECKPOINT_FOLDER, tmp_path / "mine")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"vision": {', '"vision": {"pretrained": true, ', 1)
+    )
+    load_medclip(folder, device="cpu")
+    config = config.replace('"resnet10t"', '"hf-hub:timm/resnet10t"')
+    (folder / "config.json").write_text(config)
+    with pytest.raises(ValueError, match="backbone is 'hf-hub:timm/resnet10t', expected a name"):
+        load_medclip(folder, device="cpu")
+
+
+def test_loading_moves_no_random_generator():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    load_medclip("demo", device="cpu")
+    assert torch.get_rng_state().equal(before[0])
+    assert (np.random.get_state()[1] == before[1]).all() and random.getstate() == before[2]
+
+
+def test_a_file_of_a_newer_format_is_refused(tmp_path):
+    folder = shutil.copytree(CHECKPOINT_FOLDER, tmp_path / "mine")
+    config = json.loads((folder / "config.json").read_text())
+    for number in (FORMAT + 1, "1", True, 0):
+        (folder / "config.json").write_text(json.dumps(config | {"format": number}))
+        with pytest.raises(ValueError, match=f"config.json is of format {number!r}, and this"):
+            load_medclip(folder, device="cpu")
+    (folder / "config.json").write_text(json.dumps(config | {"format": FORMAT}))
+    assert load_medclip(folder, device="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cuda", "device 'cuda' is not on this machine: expected one of"),
+        ("tpu", "device is 'tpu', expected 'auto' or one of"),
+        ("meta", "device 'meta' is not on this machine"),
+    ],
+)
+def test_a_device_that_is_not_here_is_named(device, expected):
+    with pytest.raises(ValueError, match=expected):
+        load_medclip("demo", device=device)
+
+
+def test_random_weights_under_published_names_are_not_called_published(standin_model):
+    assert standin_model("vit").note == PUBLISHED_FORMAT_NOTE
 
 
 @pytest.mark.download

@@ -168,6 +168,41 @@ def test_the_published_module_gives_the_published_losses(golden, name):
     torch.testing.assert_close(soft, record["soft_loss"], rtol=0, atol=1e-5)
 
 
+def test_the_collators_names_and_the_published_ones_mean_the_same(golden):
+    record = golden["vit"]
+    loss_of = ImageTextContrastiveLoss(Embeddings())
+    batch = {"input_ids": record["text_embeds"], "pixel_values": record["batch_img_embeds"]}
+    labels = {"text_labels": golden["text_labels"]}
+    published = loss_of(**batch, **labels, img_labels=golden["img_labels"])["loss_value"]
+    ours = loss_of(**batch, **labels, image_labels=golden["img_labels"])["loss_value"]
+    assert ours.equal(published)
+    with pytest.raises(ValueError, match="img_labels and image_labels are one thing"):
+        loss_of(**batch, img_labels=golden["img_labels"], image_labels=golden["img_labels"])
+
+
+def test_labels_of_one_side_alone_or_under_another_name_are_an_error(golden):
+    loss_of = ImageTextContrastiveLoss(Embeddings())
+    batch = [golden["vit"]["text_embeds"], golden["vit"]["batch_img_embeds"][:3]]
+    with pytest.raises(ValueError, match="text_labels missing: expected labels of images and"):
+        loss_of(*batch, image_labels=golden["img_labels"][:3])
+    with pytest.raises(ValueError, match="image_labels missing"):
+        loss_of(*batch, text_labels=golden["text_labels"])
+    with pytest.raises(TypeError, match="image_label"):
+        loss_of(*batch, image_label=golden["img_labels"][:3], text_labels=golden["text_labels"])
+
+
+def test_augmented_texts_count_as_much_as_the_texts_themselves(golden):
+    record = golden["vit"]
+    loss_of = ImageTextContrastiveLoss(Embeddings())
+    images, texts = record["batch_img_embeds"], record["text_embeds"]
+    labels = {"image_labels": golden["img_labels"], "text_labels": golden["text_labels"]}
+    own = loss_of(texts, images, **labels)["loss_value"]
+    other = loss_of(texts.flip(1), images, **labels)["loss_value"]
+    both = loss_of(texts, images, **labels, aug_input_ids=texts.flip(1))["loss_value"]
+    torch.testing.assert_close(both, (own + other) / 2)
+    assert not own.equal(other)
+
+
 def test_supervise_loss_returns_the_classifiers_own():
     class Classifier(torch.nn.Module):
         def forward(self, pixel_values, labels, return_loss):

@@ -65,6 +65,7 @@ class MedCLIPCollator:
             self.processor(
                 text=[self._text(item) for item in items],
                 images=[self._image(item) for item in items],
+                truncation="longest_first",
             )
         )
         for name in ("image_labels", "text_labels"):

@@ -31,6 +31,7 @@ from medclip_helpers.hub import (
     fetch_weights,
     load_tokenizer,
     published,
+    read_checkpoint,
     read_state_dict,
     records,
 )
@@ -170,10 +171,14 @@ def assert_next_call_works(host, home):
 def test_fetch_keeps_a_safetensors_copy_and_asks_once(host, home):
     assert_next_call_works(host, home)
     folder = home / "medclip-vit"
-    assert json.loads((folder / "model.safetensors.source.json").read_text()) == {
+    record = json.loads((folder / "model.safetensors.source.json").read_text())
+    status = (folder / "model.safetensors").stat()
+    assert record == {
         "url": f"{host.url}/{ARCHIVE}",
         "sha256": records.sha256(folder / "model.safetensors"),
         "zip_sha256": records.sha256(host.folder / ARCHIVE),
+        "official": False,  # a mirror could hold anything
+        "stamp": [status.st_size, status.st_mtime_ns, status.st_ino],
     }
     asked = len(host.requests)
     assert fetch_weights("vit", mirror=host.url) == folder
@@ -609,3 +614,51 @@ def test_tokenizer_is_fetched_once_and_checked(host, home):
     (home / published.TOKENIZER_FILE).write_text(vocabulary.read_text().replace("edema", "oedema"))
     with pytest.raises(ValueError, match="vocab.txt is not what was downloaded"):
         load_tokenizer(mirror=host.url)
+
+
+def test_weights_are_hashed_once_and_again_when_they_were_touched(host, home, monkeypatch):
+    assert_next_call_works(host, home)
+    weights = home / "medclip-vit" / "model.safetensors"
+    hashed = []
+    sha256 = records.sha256
+    monkeypatch.setattr(records, "sha256", lambda path: hashed.append(path) or sha256(path))
+    read_state_dict(weights)
+    assert not hashed
+    records.check_record(weights, thorough=True)
+    assert hashed == [weights]
+    os.utime(weights, (1, 1))
+    read_state_dict(weights)
+    read_state_dict(weights)
+    assert hashed == [weights] * 2  # the new time was written down
+
+
+def test_what_a_user_keeps_in_the_cache_is_used_and_never_deleted(host, home):
+    write_zip(host.folder / ARCHIVE, TINY["vit"])
+    folder = home / "medclip-vit"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    torch.save(TINY["vit"], folder / "pytorch_model.bin")
+    assert fetch_weights("vit", mirror=host.url) == folder
+    assert not host.requests
+    (folder / "pytorch_model.bin").unlink()
+    assert fetch_weights("vit", mirror=host.url) == folder
+    assert (folder / "model.safetensors").is_file()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+def test_only_what_came_from_the_authors_is_called_published(host, home, monkeypatch):
+    write_zip(host.folder / ARCHIVE, TINY["vit"])
+    assert not read_checkpoint(fetch_weights("vit", mirror=host.url)).official
+    monkeypatch.setattr(published, "WEIGHTS_URL", host.url)
+    assert read_checkpoint(fetch_weights("vit", cache_dir=home / "other")).official
+    assert not read_checkpoint(host.folder / ARCHIVE).official
+
+
+def test_others_may_read_a_shared_cache(host, home):
+    before = os.umask(0o022)
+    try:
+        assert_next_call_works(host, home)
+    finally:
+        os.umask(before)
+    for file in (home / "medclip-vit").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o644, file

@@ -686,3 +686,56 @@ def test_odd_paths_are_missing_files(source):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path.name} is a folder: `find_radiographs"):
         read_radiograph(tmp_path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("padding", [{"PixelPaddingValue": 60000}, {"PixelPaddingValue": 0}])
+def test_padding_is_black_and_spoils_no_grey(photometric, padding, tmp_path):
+    inner = np.linspace(1000, 2000, 16 * 16).round().astype(np.uint16).reshape(16, 16)
+    framed = np.full((24, 24), padding["PixelPaddingValue"], np.uint16)
+    framed[4:-4, 4:-4] = inner
+    write_dicom(tmp_path / "framed.dcm", framed, photometric, **padding)
+    write_dicom(tmp_path / "alone.dcm", inner, photometric)
+    read = np.array(read_radiograph(tmp_path / "framed.dcm"))
+    assert (read[4:-4, 4:-4] == np.asarray(read_radiograph(tmp_path / "alone.dcm"))).all()
+    assert read[4:-4, 4:-4].min() == 0 and read.max() == 255
+    read[4:-4, 4:-4] = 0
+    assert not read.any()
+
+
+def test_a_range_of_padding(tmp_path):
+    pixels = np.linspace(1000, 2000, 16 * 16).round().astype(np.uint16).reshape(16, 16)
+    framed = np.pad(pixels, 4, constant_values=50000)
+    framed[:4] = 50010
+    limits = {"PixelPaddingValue": 50000, "PixelPaddingRangeLimit": 50010}
+    write_dicom(tmp_path / "framed.dcm", framed, **limits)
+    read = np.asarray(read_radiograph(tmp_path / "framed.dcm"))
+    assert read[4:-4, 4:-4].max() == 255 and not read[:4].any() and not read[:, :4].any()
+
+
+def test_padding_that_is_all_of_the_image_is_an_image(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.full((16, 16), 7, np.uint16), PixelPaddingValue=7)
+    assert read_radiograph(tmp_path / "a.dcm").size == (16, 16)
+
+
+def test_rescaled_dicom_values_from_0_to_1_are_stretched_like_any_others(tmp_path):
+    pixels = np.linspace(0, 500, 16 * 16).round().astype(np.uint16).reshape(16, 16)
+    write_dicom(tmp_path / "a.dcm", pixels, RescaleSlope=0.001, RescaleIntercept=0)
+    read = np.asarray(read_radiograph(tmp_path / "a.dcm"))
+    assert (read.min(), read.max()) == (0, 255)
+    assert np.asarray(read_radiograph(pixels * 0.001)).max() == 128  # of an array, 1 is white
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "png"])
+def test_of_several_pages_the_first_is_read_with_a_warning(kind, tmp_path):
+    pages = [Image.new("L", (32, 32), value) for value in (10, 200, 90)]
+    pages[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=pages[1:])
+    with pytest.warns(UserWarning, match=f"a.{kind} holds 3 pages: the first is read"):
+        assert read_radiograph(tmp_path / f"a.{kind}").getpixel((0, 0)) == 10
+
+
+def test_scaling_by_parts_is_scaling_of_the_whole():
+    values = np.random.default_rng(0).integers(0, 65536, (700, 90), np.uint16)
+    low, high = float(values.min()), float(values.max())
+    whole = ((values.astype(np.float64) - low) / (high - low) * 255).round().astype(np.uint8)
+    assert (np.asarray(read_radiograph(values)) == whole).all()
