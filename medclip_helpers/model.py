@@ -102,7 +102,9 @@ class MedCLIPVisionEncoder(nn.Module):
         super().__init__()
         self.config = {"backbone": backbone, "projection_dim": projection_dim, **backbone_kwargs}
         self.backbone = timm.create_model(backbone, num_classes=0, **backbone_kwargs)
-        self.projection_head = nn.Linear(self.backbone.num_features, projection_dim, bias=False)
+        # Some backbones pool to another width than their feature map has.
+        width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
+        self.projection_head = nn.Linear(width, projection_dim, bias=False)
 
     def _to_input_channels(self, pixel_values: Tensor) -> Tensor:
         if pixel_values.dim() != 4 or pixel_values.shape[1] not in (1, 3):
@@ -260,9 +262,13 @@ class MedCLIPModel(nn.Module):
         return F.normalize(embeds.float(), dim=-1)
 
     def compute_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:
-        """Scaled cosine similarity: (images, dim), (texts, dim), unit length -> (images, texts)."""
-        scale = self.logit_scale.float().clamp(0, MAX_LOGIT_SCALE).exp()
-        return scale * image_embeds @ text_embeds.T
+        """Scaled cosine similarity: (images, dim), (texts, dim), unit length -> (images, texts).
+
+        In float32, under autocast too: the temperature makes a small error a hundred times larger.
+        """
+        with torch.autocast(image_embeds.device.type, enabled=False):
+            scale = self.logit_scale.float().clamp(0, MAX_LOGIT_SCALE).exp()
+            return scale * image_embeds.float() @ text_embeds.float().T
 
     def forward(
         self,
@@ -313,6 +319,10 @@ class MedCLIPModel(nn.Module):
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write `model.safetensors` and `config.json`, which `load_medclip(folder)` reads.
+
+        The processor is saved beside them by its own `save_pretrained(folder)`; without it the
+        folder is refused. (`torch.save(model)` fails once a text was encoded, because transformers
+        leaves hooks in its modules that cannot be pickled; `model.state_dict()` can be saved.)
 
         dtype: store floating-point weights in this type (they are loaded as float32).
         """

@@ -168,17 +168,18 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
             f"text_embeds has shape {tuple(text_embeds.shape)}, expected (texts, {weight.shape[0]})"
         )
     features = encoder.forward_features(pixel_values)  # (images, features, h, w)
-    projected = F.conv2d(features.float(), weight[:, :, None, None])  # (images, dim, h, w)
-    image_embeds = projected.mean(dim=(2, 3))
     channels_last = getattr(encoder.backbone, "output_fmt", "NCHW") == "NHWC"
     own = features.permute(0, 2, 3, 1) if channels_last else features
     pooled = encoder.backbone.forward_head(own)  # what the encoder projects
     near = 1e-4 if features.dtype == torch.float32 else 3e-2
-    if not torch.allclose(pooled, features.mean(dim=(2, 3)), atol=near, rtol=near):
+    mean = features.mean(dim=(2, 3))
+    if pooled.shape != mean.shape or not torch.allclose(pooled, mean, atol=near, rtol=near):
         raise ValueError(
             f"{encoder.config['backbone']!r} does not embed an image as the projected mean over "
             "its positions, so its similarity is not a sum over them"
         )
-    terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
-    length = image_embeds.norm(dim=1).clamp_min(1e-12)  # as `F.normalize` in `encode_image`
+    with torch.autocast(features.device.type, enabled=False):
+        projected = F.conv2d(features.float(), weight[:, :, None, None])  # (images, dim, h, w)
+        terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
+    length = projected.mean(dim=(2, 3)).norm(dim=1).clamp_min(1e-12)  # as `F.normalize` has it
     return terms / (projected[0, 0].numel() * length[:, None, None, None])

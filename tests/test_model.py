@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
+import timm
 import torch
 from standin import PARITY
 
 import medclip_helpers
+from medclip_helpers import classify_images, similarity_map
 from medclip_helpers.model import (
     MedCLIPModel,
     MedCLIPOutput,
@@ -15,6 +18,7 @@ from medclip_helpers.model import (
     MedCLIPVisionEncoder,
 )
 from medclip_helpers.processor import MedCLIPProcessor
+from medclip_helpers.similarity import encode_texts
 
 
 @pytest.fixture
@@ -150,3 +154,46 @@ def test_every_public_name_is_there():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_inputs_move_to_the_models_device(small_model, inputs):
     assert small_model.cuda()(**inputs).logits.device.type == "cuda"
+
+
+@pytest.mark.parametrize("how", [torch.bfloat16, torch.float16, torch.float64, "autocast"], ids=str)
+def test_scores_are_float32_whatever_the_weights_are(how, small_model, standin_processor):
+    texts, image = ["mild pulmonary edema", "cardiac silhouette enlarged"], PARITY / "image.png"
+    inputs = standin_processor(text=texts, images=image)
+    expected = small_model(**inputs).logits_per_image
+    model, context = small_model, nullcontext()
+    if how == "autocast":
+        context = torch.autocast("cpu", torch.bfloat16)
+    else:
+        model = small_model.to(how)
+    with context:
+        outputs = model(**inputs)
+        terms = similarity_map(model, inputs["pixel_values"], outputs.text_embeds)
+        table = classify_images(model, standin_processor, [image], {t: [t] for t in texts})
+        embeds = encode_texts(model, standin_processor, texts)
+    for tensor in (*outputs.to_tuple(), terms, embeds):
+        assert tensor.dtype == torch.float32
+    torch.testing.assert_close(outputs.logits_per_image, expected, atol=0.15, rtol=0.02)
+    cosine = outputs.image_embeds @ outputs.text_embeds.T
+    torch.testing.assert_close(terms.sum(dim=(2, 3)), cosine.detach(), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        torch.tensor(table[texts].to_numpy(float), dtype=torch.float32),
+        expected.detach(), atol=0.15, rtol=0.02,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [
+        ("mobilenetv3_small_050", {}),
+        ("ghostnet_050", {}),
+        ("mobilenetv4_conv_small_050", {}),
+        ("test_resnet", {"global_pool": "catavgmax"}),
+        ("test_efficientnet", {"in_chans": 1}),
+    ],
+)
+def test_backbones_that_pool_to_another_width(backbone, settings):
+    if backbone not in timm.list_models():
+        pytest.skip(f"timm {timm.__version__} has no {backbone}")
+    encoder = MedCLIPVisionEncoder(backbone, projection_dim=8, **settings).eval()
+    assert encoder(torch.zeros(2, 1, 64, 64)).shape == (2, 8)
