@@ -235,19 +235,15 @@ class SimilarityExplorer:
             self._say(f"{count} text{'s' if count > 1 else ''}, drawn in {seconds:.2f} s")
 
     def _compute(self):
-        lines = list(
-            dict.fromkeys(line.strip() for line in self.texts.value.splitlines() if line.strip())
-        )
-        if not lines:
+        lines = list(dict.fromkeys(filter(None, map(str.strip, self.texts.value.splitlines()))))
+        if not any(line.replace("|", "").strip() for line in lines):
             raise ValueError("There is no text: write one a line.")
         pairs = [split_pair(line) for line in lines] if self.score.value == PAIR else None
         if pairs:
             texts, negatives = map(list, zip(*pairs, strict=True))
         else:
             parts = (part.strip() for line in lines for part in line.split("|"))
-            texts, negatives = list(dict.fromkeys(part for part in parts if part)), []
-        if not texts:
-            raise ValueError("There is no text: write one a line.")
+            texts, negatives = list(dict.fromkeys(filter(None, parts))), []
         names = list(self._images) if self.view.value == MATRIX else [self.image.value]
         image_embeds = self._embed(self._image_cache, self._encode_images, names, "image")
         text_embeds = self._embed(
@@ -318,13 +314,11 @@ class SimilarityExplorer:
                 title=label, note=self.note, selected=names.index(self.image.value),
             )  # fmt: skip
         name, text = self.image.value, self.map_text.value
+        image = self._images[name]
         if self.view.value == MAP:
-            contributions = self._map(name, text)
-            return plots.plot_similarity_map(
-                self._images[name], contributions, text, note=self.note
-            )
+            return plots.plot_similarity_map(image, self._map(name, text), text, note=self.note)
         return plots.plot_similarities(
-            self._images[name], labels, values[0], title=name, xlabel=label, note=self.note
+            image, labels, values[0], title=name, xlabel=label, note=self.note
         )
 
     def _show(self, table: pd.DataFrame, figure: Figure) -> None:
