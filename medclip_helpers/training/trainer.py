@@ -10,14 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -29,6 +27,7 @@ from ..processor import MedCLIPProcessor
 from . import checkpointing
 from .arguments import preserved_random_state, training_arguments
 from .config import TrainingConfig
+from .sampler import EpochSampler
 
 SETTINGS_FILE = "training.json"
 # What may differ when a run is continued: nothing that a number of the run depends on.
@@ -103,26 +102,6 @@ def train(
     return TrainingResult(run, trainer.history(), best, checkpointing.checkpoints(run))
 
 
-class EpochSampler(Sampler):
-    """Indices of a whole run: epoch after epoch, each in an order of its own.
-
-    Yields `epoch * samples + i` for datasets whose item depends on (seed, epoch, i). The order is
-    a function of (seed, epoch) alone. `count` indices in all.
-    """
-
-    def __init__(self, samples: int, count: int, seed: int):
-        self.samples, self.count, self.seed = samples, count, seed
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        for epoch in range(math.ceil(self.count / self.samples)):
-            order = np.random.default_rng((self.seed, epoch)).permutation(self.samples)
-            left = self.count - epoch * self.samples
-            yield from (epoch * self.samples + order[:left]).tolist()
-
-
 class MedCLIPTrainer(Trainer):
     """A `transformers.Trainer` for `train`, whose arguments it takes; `run` is the run's folder."""
 
@@ -142,8 +121,8 @@ class MedCLIPTrainer(Trainer):
         loss = ImageTextContrastiveLoss(model, config.label_similarity, config.label_temperature)
         if evaluator is not None:
             arguments.eval_strategy = "steps"
-        # The Trainer asks for data to evaluate on; our `evaluate` has its own.
         at_each_step = _AtEachStep(config.batch_size / self.samples)
+        # [], because the Trainer asks for data to evaluate on; our `evaluate` has its own.
         super().__init__(loss, arguments, collator, dataset, [], callbacks=[at_each_step])
         self.remove_callback(PrinterCallback)  # it prints
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
@@ -286,10 +265,12 @@ class MedCLIPTrainer(Trainer):
         Not `state.best_global_step`: that one may have been lost since.
         """
         name = f"eval_{self.config.best_metric}"
-        scores = {int(e["step"]): e[name] for e in self.state.log_history if name in e}
-        kept = {step: scores.get(step, math.nan) for step in checkpointing.checkpoints(self.run)}
-        known = [step for step, score in kept.items() if not math.isnan(score)]
-        return max(known, key=lambda step: kept[step], default=self.state.global_step)
+        log = [
+            entry for entry in self.state.log_history if not math.isnan(entry.get(name, math.nan))
+        ]
+        scores = {int(entry["step"]): entry[name] for entry in log}
+        kept = [step for step in checkpointing.checkpoints(self.run) if step in scores]
+        return max(kept, key=lambda step: scores[step], default=self.state.global_step)
 
 
 class _AtEachStep(TrainerCallback):

@@ -33,7 +33,7 @@ from medclip_helpers.training import (
 )
 from medclip_helpers.training.__main__ import main
 from medclip_helpers.training.arguments import training_arguments
-from medclip_helpers.training.trainer import EpochSampler
+from medclip_helpers.training.sampler import EpochSampler
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
