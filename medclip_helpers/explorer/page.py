@@ -76,7 +76,10 @@ class SimilarityExplorer:
     ):
         self.model, self.processor = model, processor
         self.note = getattr(model, "note", None) if note is None else note
-        self.presets = {k: list(v) for k, v in (presets or default_presets()).items()}
+        self.presets = {
+            name: [texts] if isinstance(texts, str) else list(texts)
+            for name, texts in (presets or default_presets()).items()
+        }
         self._images = named_images(demo_images() if images is None else images)
         self._image_cache: dict[str, np.ndarray] = {}
         self._text_cache: dict[str, np.ndarray] = {}
@@ -322,11 +325,13 @@ class SimilarityExplorer:
         )
 
     def _show(self, table: pd.DataFrame, figure: Figure) -> None:
-        picture = self.picture.value = plots.figure_png(figure)
+        picture = plots.figure_png(figure)
         csv = table.to_csv(index=False).encode()
         figure_link = _link("the figure (PNG)", "similarity.png", "image/png", picture)
         numbers_link = _link("the numbers (CSV)", "similarity.csv", "text/csv", csv)
+        # The picture last: who sees it can download the numbers that belong to it.
         self.downloads.value = f"Download {figure_link} or {numbers_link}"
+        self.picture.value = picture
 
     def _say(self, message: str, *, error: bool = False, busy: bool = False) -> None:
         text = html.escape(message)
