@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from ..hub import fingerprint
 from .labels import encode_labels
 
 
@@ -59,6 +60,16 @@ class MedCLIPCollator:
             return item["text"]
         # The extra 1: other draws than those that chose the sentence.
         return self.text_transform(item["text"], np.random.default_rng((*item["random_key"], 1)))
+
+    def fingerprint(self) -> str:
+        """A hash of what a batch follows from, besides its samples."""
+        image_processor = vars(self.processor.image_processor)
+        tokenizer = self.processor.tokenizer
+        states = {"absent": self.absent, "uncertain": self.uncertain}
+        transforms: list = [self.image_transform, self.text_transform]
+        transforms += [vars(t) for t in transforms if hasattr(t, "__dict__")]
+        words = sorted(tokenizer.get_vocab().items())
+        return fingerprint(image_processor, words, states, transforms)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         batch = dict(

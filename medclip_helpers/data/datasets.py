@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..hub import fingerprint
 from ..processor import MedCLIPProcessor
 from ..radiographs import read_radiograph
 from .labels import LABELS, PRESENT, UNCERTAIN
@@ -49,6 +50,11 @@ class _StudyDataset(Dataset):
             "text_labels": text_labels.copy(),
             "random_key": key,  # what `MedCLIPCollator` seeds its transforms from
         }
+
+    def fingerprint(self) -> str:
+        """A hash of all that a sample follows from; files count by their names."""
+        facts = {name: value for name, value in sorted(vars(self).items()) if name != "_pools"}
+        return fingerprint(type(self).__name__, facts)
 
     def __iter__(self):
         """One epoch, the first: indices past it are legal, so iteration must be told to end."""
@@ -93,7 +99,7 @@ class UnpairedDataset(_StudyDataset):
                 raise ValueError(f"no {name} with a label: expected at least one")
         self._texts = known["Reports"].tolist()
         self._text_labels = known[LABELS].to_numpy(np.float32)
-        self._pools = self._index(match)
+        self._match, self._pools = match, self._index(match)  # the pools follow from the others
 
     def _index(self, match: bool) -> list[list[np.ndarray]]:
         """For each image, the pools of sentence numbers to draw from; images share the arrays."""

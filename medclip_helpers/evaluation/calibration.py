@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from .intervals import finite
+
 
 def pair_probabilities(positive_scores: ArrayLike, negative_scores: ArrayLike) -> np.ndarray:
     """Softmax over a finding's positive and negative prompt: probability of the positive one.
@@ -20,7 +22,8 @@ def pair_probabilities(positive_scores: ArrayLike, negative_scores: ArrayLike) -
     [0, 1]; whether it deserves the name is what `calibrate` and a reliability plot are for.
     Raises ValueError where the shapes differ.
     """
-    positive, negative = np.asarray(positive_scores, float), np.asarray(negative_scores, float)
+    positive = finite("positive_scores", positive_scores)
+    negative = finite("negative_scores", negative_scores)
     if positive.shape != negative.shape:
         raise ValueError(f"scores have shapes {positive.shape} and {negative.shape}: not pairs")
     return expit(positive - negative)
@@ -38,7 +41,7 @@ def calibrate(
     Returns a function, scores (n,) -> probabilities (n,). Raises ValueError for another method or
     shapes, and where there are not both kinds of images.
     """
-    labels, scores = np.asarray(labels, float), np.asarray(scores, float)
+    labels, scores = np.asarray(labels, float), finite("scores", scores)
     if labels.ndim != 1 or labels.shape != scores.shape:
         raise ValueError(f"labels {labels.shape} and scores {scores.shape}: expected (images,)")
     known = np.isin(labels, (0, 1))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 _BLOCK = 2**20  # resampling counts in memory at once
 # Computes statistics, (resamples, statistics), from counts, (resamples, images).
 CountStatistic = Callable[[np.ndarray], np.ndarray]
+
+
+def finite(name: str, values: ArrayLike) -> np.ndarray:
+    """`values` as numbers; ValueError that names them where they are not, or not finite."""
+    try:
+        numbers = np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} are not numbers: {error}") from error
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} are not all finite: expected numbers without NaN and infinity")
+    return numbers
 
 
 def bootstrap(
@@ -25,15 +38,15 @@ def bootstrap(
     statistic: counts, how often each image was drawn, (block of resamples, images) float32 ->
         (block, statistics).
     groups: (images,), e.g. patient numbers: groups are drawn instead of images, which is right
-        where the images of one patient resemble each other.
+        where the images of one patient resemble each other. An image whose group is blank counts
+        as a group of its own, with a warning; where all are blank there are no groups.
 
-    Raises ValueError for no resamples, and for groups of another number than images.
+    Raises ValueError for no resamples, for groups of another number than images, and for groups
+    that are named by several types.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, expected at least 1")
-    _, member = np.unique(np.arange(images) if groups is None else groups, return_inverse=True)
-    if len(member) != images:
-        raise ValueError(f"groups has {len(member)} entries, expected one for each of {images}")
+    member = np.arange(images) if groups is None else _members(groups, images)
     units = member.max() + 1
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // units)
@@ -45,6 +58,27 @@ def bootstrap(
         counts = counts.astype(np.float32)
         parts.append(statistic(counts if groups is None else counts[:, member]))
     return np.concatenate(parts)
+
+
+def _members(groups: ArrayLike, images: int) -> np.ndarray:
+    """(images,) the number of each image's group; one without a name has a group of its own."""
+    names = pd.Series(np.asarray(groups, object).ravel())
+    if len(names) != images:
+        raise ValueError(f"groups has {len(names)} entries, expected one for each of {images}")
+    blank = (names.isna() | (names.astype(str).str.strip() == "")).to_numpy()
+    member = np.arange(images)
+    if not blank.all():
+        try:
+            _, member[~blank] = np.unique(names[~blank].to_numpy(), return_inverse=True)
+        except TypeError as error:  # names of several types have no order
+            raise ValueError(f"groups are names of several types: {error}") from error
+        member[blank] = member[~blank].max() + 1 + np.arange(blank.sum())
+        if blank.any():
+            warnings.warn(
+                f"{blank.sum()} of {images} images have no group: each counts as one of its own",
+                stacklevel=3,
+            )
+    return member
 
 
 def bootstrap_means(values: np.ndarray, **resampling) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .intervals import CountStatistic, bootstrap, percentile_interval
+from .intervals import CountStatistic, bootstrap, finite, percentile_interval
 
 MODES = ("multiclass", "binary", "multilabel")
 AVERAGE = "average"  # the row over classes
@@ -93,8 +93,11 @@ def _checked(
     labels: ArrayLike, scores: ArrayLike, class_names: Sequence[str], mode: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Labels as (images, classes) of 1, 0 and NaN, scores (images, columns), class names."""
-    labels, scores = np.asarray(labels, float), np.asarray(scores, float)
-    names = list(class_names)
+    scores, names = finite("scores", scores), list(class_names)
+    try:
+        labels = np.asarray(labels, float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"labels are not numbers: {error}") from error
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {MODES}")
     if mode == "binary" and len(names) != 2:
@@ -107,8 +110,8 @@ def _checked(
             f"scores have shape {scores.shape}, expected ({len(labels)} images, "
             f"{' or '.join(map(str, sorted(columns)))} columns)"
         )
-    if not len(scores) or not np.isfinite(scores).all():
-        raise ValueError("scores are empty or not finite: expected a number for each image")
+    if not len(scores):
+        raise ValueError("scores are empty: expected a number for each image")
     allowed = (1, 0, -1) if mode == "multilabel" else range(len(names))
     shape = scores.shape if mode == "multilabel" else (len(scores),)
     if labels.shape != shape:

@@ -14,6 +14,7 @@ from ..demo import draw_phantom
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..similarity import encode_texts, similarity_map
+from .intervals import finite
 
 
 def pointing_hits(
@@ -27,7 +28,7 @@ def pointing_hits(
     Returns `hits` (images,) boolean and `chance` (images,): the share of cells that would have hit.
     Raises ValueError for an empty mask or shapes that do not fit.
     """
-    contributions, masks = np.asarray(contributions), np.asarray(masks, dtype=bool)
+    contributions, masks = finite("contributions", contributions), np.asarray(masks, dtype=bool)
     if contributions.ndim != 3 or masks.ndim != 3 or len(contributions) != len(masks):
         raise ValueError(
             f"contributions {contributions.shape} and masks {masks.shape}: expected "

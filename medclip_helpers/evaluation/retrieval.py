@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from .intervals import bootstrap_means, percentile_interval
+from .intervals import bootstrap_means, finite, percentile_interval
 
 
 def _mean_table(per_image: dict[str, np.ndarray], **resampling) -> pd.DataFrame:
@@ -24,7 +24,8 @@ def _similarity(
     image_embeds: ArrayLike, text_embeds: ArrayLike, given: tuple[int, ...], what: str
 ) -> np.ndarray:
     """(images, texts). given: for how many images and texts there are `what`."""
-    images, texts = np.asarray(image_embeds, np.float32), np.asarray(text_embeds, np.float32)
+    images = finite("image_embeds", image_embeds).astype(np.float32)
+    texts = finite("text_embeds", text_embeds).astype(np.float32)
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
         raise ValueError(
             f"embeddings have shapes {images.shape} and {texts.shape}, expected (images, dim) and "

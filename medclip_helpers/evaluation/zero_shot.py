@@ -6,7 +6,7 @@ a product of matrices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..classifier import PromptClassifier
+from ..hub import fingerprint
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts, process_class_prompts
@@ -152,12 +153,46 @@ def pair_scores(
     return sides[0], sides[1]
 
 
+class ZeroShotEvaluator:
+    """Model -> metrics, for `train(evaluate=...)`; see `zero_shot_evaluator`, which makes one.
+
+    metrics: the names of what it gives. The model stays in the mode that it is in.
+    """
+
+    metrics = ("zero_shot_accuracy", "zero_shot_auroc")
+
+    def __init__(
+        self,
+        processor: MedCLIPProcessor,
+        images: Iterable,
+        labels: Sequence[str],
+        prompts: Mapping[str, Sequence[str]],
+    ):
+        if unknown := sorted(set(labels) - set(prompts)):
+            known = list(prompts)
+            raise ValueError(f"no prompts for the classes {unknown}: expected some of {known}")
+        square = processor.image_processor.square
+        self.processor, self.prompts = processor, prompts
+        self._squares = [square(read_radiograph(image)) for image in images]
+        self._truth = [list(prompts).index(label) for label in labels]
+
+    def __call__(self, model: MedCLIPModel) -> dict[str, float]:
+        image_embeds = encode_images(model, self.processor, self._squares, progress=False)
+        scores = class_scores(prompt_scores(model, self.processor, image_embeds, self.prompts))[0]
+        found = accuracy_and_auroc(self._truth, scores)
+        return {f"zero_shot_{name}": value for name, value in found.items()}
+
+    def fingerprint(self) -> str:
+        """A hash of what its metrics follow from, besides the model."""
+        return fingerprint(self._squares, self._truth, self.prompts)
+
+
 def zero_shot_evaluator(
     processor: MedCLIPProcessor,
     images: Iterable,
     labels: Sequence[str],
     prompts: Mapping[str, Sequence[str]],
-) -> Callable[[MedCLIPModel], dict[str, float]]:
+) -> ZeroShotEvaluator:
     """For `train(evaluate=...)`: how well prompts tell held-out images apart.
 
     images: what `read_radiograph` takes; read once, and kept in the model's size. labels: the class
@@ -167,15 +202,4 @@ def zero_shot_evaluator(
     whose own class scores highest, and `zero_shot_auroc`, the mean over classes of the area under
     the ROC curve. Raises ValueError for a label without prompts.
     """
-    if unknown := sorted(set(labels) - set(prompts)):
-        raise ValueError(f"no prompts for the classes {unknown}: expected some of {list(prompts)}")
-    squares = [processor.image_processor.square(read_radiograph(image)) for image in images]
-    truth = [list(prompts).index(label) for label in labels]
-
-    def evaluate(model: MedCLIPModel) -> dict[str, float]:
-        image_embeds = encode_images(model, processor, squares, progress=False)
-        scores = class_scores(prompt_scores(model, processor, image_embeds, prompts))[0]
-        found = accuracy_and_auroc(truth, scores)
-        return {f"zero_shot_{name}": value for name, value in found.items()}
-
-    return evaluate
+    return ZeroShotEvaluator(processor, images, labels, prompts)

@@ -1,6 +1,7 @@
 from .download import DownloadError
-from .files import read_settings, whole_file, write_text
+from .files import locked_folder, read_settings, whole_file, write_text
 from .filling import fill_weights
+from .hashing import fingerprint
 from .formats import FORMAT, check_format
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
@@ -14,6 +15,8 @@ __all__ = [
     "check_format",
     "fetch_weights",
     "fill_weights",
+    "fingerprint",
+    "locked_folder",
     "load_tokenizer",
     "read_checkpoint",
     "read_settings",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 
@@ -36,6 +38,38 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file in one step, with a line end at its end."""
     with whole_file(path) as part:
         part.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+@contextmanager
+def locked_folder(folder: str | Path) -> Iterator[None]:
+    """Inside, the folder is ours alone among the processes that ask for it here.
+
+    The folder is made where it is missing. Raises ValueError that says which process has it. On a
+    file system without locks, as some network drives are, there is none.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / ".lock.holder"
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        who = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "another process"
+        raise ValueError(
+            f"{folder} is in use by {who}: wait for it, or choose another folder"
+        ) from None
+    except (NotImplementedError, OSError):
+        yield
+        return
+    try:
+        since = datetime.now().isoformat(" ", "seconds")
+        write_text(holder, f"process {os.getpid()} on {platform.node()}, since {since}")
+        yield
+    finally:
+        holder.unlink(missing_ok=True)
+        lock.release()
 
 
 class _RepeatedKey(ValueError):

@@ -44,7 +44,7 @@ def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> F
 
 
 def plot_similarities(
-    image, texts: Sequence[str], scores, *, title=None, xlabel="cosine similarity", note=None
+    image, texts: str | Sequence[str], scores, *, title=None, xlabel="cosine similarity", note=None
 ) -> Figure:
     """One image beside horizontal bars, one a text, best on top.
 
@@ -52,6 +52,7 @@ def plot_similarities(
     title: over the image. xlabel: what the scores are.
     """
     scores = to_array(scores).astype(float).reshape(-1)
+    texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise ValueError("texts is empty: expected at least one text")
     check_shape("scores", scores, (len(texts),), "one a text")
@@ -88,7 +89,7 @@ def visualize_image_text_similarity(
     image_embeds = encode_images(model, processor, [image], progress=False)
     text_embeds = encode_texts(model, processor, texts, truncation=True)
     note = getattr(model, "note", None) if note is None else note
-    return plot_similarities(image, list(texts), image_embeds @ text_embeds.T, note=note)
+    return plot_similarities(image, texts, image_embeds @ text_embeds.T, note=note)
 
 
 def plot_class_scores(

@@ -24,8 +24,10 @@ def training_arguments(config: TrainingConfig, folder: Path, samples: int) -> Tr
     cuda = torch.cuda.is_available() and config.device != "cpu"
     precision = config.precision
     if precision == "auto":
-        half = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float16"
-        precision = half if cuda else "float32"
+        precision = "float32"
+        if cuda:  # asked without emulation, which a T4 has and which is slower than float32
+            hardware = torch.cuda.is_bf16_supported(including_emulation=False)
+            precision = "bfloat16" if hardware else "float16"
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,

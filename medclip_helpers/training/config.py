@@ -76,6 +76,13 @@ class TrainingConfig:
                 zero = " or 0" if name in MAY_BE_ZERO else ""
                 if not (0 < value < math.inf or zero and value == 0):
                     raise ValueError(f"{name} is {value}, expected a positive number{zero}")
+        if self.warmup_ratio > 1:
+            raise ValueError(f"warmup_ratio is {self.warmup_ratio}, expected a share of the steps")
+        if self.loss == "info_nce" and self.batch_size < 2:
+            raise ValueError(
+                f"batch_size is {self.batch_size}, expected 2 or more: with info_nce a pair has to "
+                "have another one to be told from"
+            )
 
     def steps(self, samples: int) -> int:
         """Steps of the whole run over a dataset of `samples`."""

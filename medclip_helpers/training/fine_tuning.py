@@ -57,13 +57,12 @@ def build_classifier(
     """
     if method not in LEARNING_RATES:
         raise ValueError(f"method is {method!r}, expected one of {list(LEARNING_RATES)}")
-    model = copy.deepcopy(model).requires_grad_(True)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if method == "prompt tuning":
             mode = "multiclass" if mode == "binary" else mode
             return PromptTuningClassifier(model, CONTEXT, True, len(classes), mode)
-        encoder = model.vision_model
+        encoder = copy.deepcopy(model.vision_model).requires_grad_(True)
         if method == "random weights":
             encoder = MedCLIPVisionEncoder(**encoder.config).to(model.device)
         elif method == "linear probe":

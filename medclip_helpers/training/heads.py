@@ -8,6 +8,7 @@ dropout would go on, and batch normalisation would learn without a gradient. `fi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -31,8 +32,9 @@ def classification_loss(logits: Tensor, labels: Tensor, mode: str) -> Tensor:
     """Cross-entropy for "multiclass", binary cross-entropy for "multilabel" and "binary".
 
     logits: (images, classes); for "binary" (images, 1). labels: (images,) class numbers for
-    "multiclass"; (images, classes) of 0 and 1 otherwise, (images,) allowed for "binary".
-    Returns a scalar; ValueError where the shapes do not fit.
+    "multiclass"; (images, classes) of 0 and 1 otherwise, (images,) allowed for "binary". Of these,
+    NaN and -1 mean that it is not known: such a label does not count.
+    Returns a scalar; ValueError where the shapes do not fit or a label is none of these.
     """
     labels = labels.to(logits.device)
     if mode == "binary":
@@ -43,8 +45,19 @@ def classification_loss(logits: Tensor, labels: Tensor, mode: str) -> Tensor:
         found = f"labels have shape {tuple(labels.shape)}"
         raise ValueError(f"{found}, expected {tuple(expected)} {what}")
     if mode == "multiclass":
+        classes = logits.shape[1]
+        wrong = (labels != labels.long()) | (labels < 0) | (labels >= classes)
+        if wrong.any():
+            other = labels[wrong][0].item()
+            raise ValueError(f"labels hold {other}, expected class numbers from 0 to {classes - 1}")
         return F.cross_entropy(logits, labels.long())
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    known, unknown = (labels == 0) | (labels == 1), labels.isnan() | (labels == -1)
+    if not (known | unknown).all():
+        other = labels[~(known | unknown)][0].item()
+        raise ValueError(f"labels hold {other}, expected 1, 0, or -1 or NaN for what is not known")
+    if not known.any():
+        return logits.sum() * 0  # nothing to learn from; a mean over nothing would be NaN
+    return F.binary_cross_entropy_with_logits(logits[known], labels[known].to(logits.dtype))
 
 
 class SuperviseClassifier(nn.Module):
@@ -106,8 +119,8 @@ class PromptTuningClassifier(nn.Module):
     mode: as in `SuperviseClassifier`; "binary" takes one class and its prompts.
     ensemble: a class scores the mean over its prompts, otherwise their maximum.
     joint_train_emb: the word embeddings learn with the context; otherwise only the context does.
-    Encoders stay as they are. Source of the idea: Zhou et al., "Learning to Prompt for
-    Vision-Language Models", IJCV 2022.
+    The model is copied, and its encoders stay as they are. Source of the idea: Zhou et al.,
+    "Learning to Prompt for Vision-Language Models", IJCV 2022.
     """
 
     def __init__(
@@ -126,9 +139,10 @@ class PromptTuningClassifier(nn.Module):
             raise ValueError(f"n_context is {n_context}, expected at least one learned word")
         if mode == "binary" and num_class != 1:
             raise ValueError(f"num_class is {num_class}, expected 1 for mode 'binary'")
-        self.model, self.ensemble = medclip_model.requires_grad_(False), ensemble
+        # A copy, because freezing the caller's own would stop whoever trains it next.
+        self.model, self.ensemble = copy.deepcopy(medclip_model).requires_grad_(False), ensemble
         self.mode, self.num_class = mode, num_class
-        words = medclip_model.text_model.model.get_input_embeddings()
+        words = self.model.text_model.model.get_input_embeddings()
         words.weight.requires_grad_(joint_train_emb)
         sets = num_class if class_specific_context else 1
         # as large as the words that they stand beside

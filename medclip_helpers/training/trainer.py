@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,14 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..constants import PUBLISHED_NOTE, TRAINED_NOTE, UNTRAINED_NOTE
+from ..constants import (
+    PUBLISHED_FORMAT_NOTE,
+    PUBLISHED_NOTE,
+    TRAINED_NOTE,
+    UNTRAINED_NOTE,
+)
 from ..data import MedCLIPCollator
+from ..hub import locked_folder
 from ..losses import ImageTextContrastiveLoss
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
 from ..processor import MedCLIPProcessor
@@ -32,6 +39,12 @@ from .sampler import EpochSampler
 SETTINGS_FILE = "training.json"
 # What may differ when a run is continued: nothing that a number of the run depends on.
 FREE_SETTINGS = {"output_dir", "num_workers", "keep_last", "progress", "device"}
+# What is compared by a hash, and what to call it where it differs.
+HASHED = {
+    "data": "images, labels, sentences or way of matching them",
+    "collator": "processor, transforms or meaning of absent and uncertain",
+    "evaluation": "held-out images or prompts",
+}
 
 
 class TrainingStopped(RuntimeError):
@@ -88,18 +101,23 @@ def train(
         run.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"output_dir is {config.output_dir!r}: {error}") from error
-    if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE):
+    known = getattr(evaluate, "metrics", (config.best_metric,))
+    if config.best_metric not in known:
+        raise ValueError(f"best_metric is {config.best_metric!r}, expected one of {list(known)}")
+    if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE):
         model.note = TRAINED_NOTE
     collator = collator or MedCLIPCollator(processor)
     with preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
-        try:
-            trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
-        finally:
-            trainer.remove_callback(ProgressCallback)  # closes the bar of a run that was stopped
-    model.eval()
-    best = trainer.leave_result()
-    return TrainingResult(run, trainer.history(), best, checkpointing.checkpoints(run))
+        # Of several processes of one run the first has the folder for all of them.
+        with locked_folder(run) if trainer.is_world_process_zero() else nullcontext():
+            try:
+                trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
+            finally:
+                trainer.remove_callback(ProgressCallback)  # closes the bar of a stopped run
+            model.eval()
+            best = trainer.leave_result()
+            return TrainingResult(run, trainer.history(), best, checkpointing.checkpoints(run))
 
 
 class MedCLIPTrainer(Trainer):
@@ -155,7 +173,13 @@ class MedCLIPTrainer(Trainer):
     # --- where a run goes on --------------------------------------------------------------------
 
     def _settings(self) -> dict:
-        return dataclasses.asdict(self.config) | {"samples": self.samples}
+        """What a number of the run depends on, as far as it can be told."""
+        parts: dict = {"data": self.train_dataset, "collator": self.data_collator}
+        parts["evaluation"] = self.evaluator
+        known = {k: part.fingerprint() for k, part in parts.items() if hasattr(part, "fingerprint")}
+        half = "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+        config = dataclasses.asdict(self.config)
+        return config | {"samples": self.samples, "computed in": half} | known
 
     def find_checkpoint(self, resume: bool) -> str | None:
         """The newest complete checkpoint, None to begin; ValueError where `train` says so."""
@@ -175,9 +199,11 @@ class MedCLIPTrainer(Trainer):
     def _check_settings(self, checkpoint: Path) -> None:
         old, new = json.loads((checkpoint / SETTINGS_FILE).read_text()), self._settings()
         differ = [
-            f"{name} was {old.get(name)!r} and is {value!r}"
+            f"other {HASHED[name]}"
+            if name in HASHED
+            else f"{name} was {old[name]!r} and is {value!r}"
             for name, value in new.items()
-            if name not in FREE_SETTINGS and old.get(name) != value
+            if name not in FREE_SETTINGS and name in old and old[name] != value
         ]
         if differ:
             raise ValueError(

@@ -175,7 +175,7 @@ def test_multilabel_counts_only_what_is_known():
         ({"labels": [0, 1, 3]}, r"labels\[2\] is 3.0, expected one of \[0, 1, 2\]"),
         ({"labels": [0, 1]}, r"\(2 images"),
         ({"scores": np.zeros((3, 2))}, "3 columns"),
-        ({"scores": np.full((3, 3), np.nan)}, "not finite"),
+        ({"scores": np.full((3, 3), np.nan)}, "not all finite"),
         ({"mode": "multi"}, "multiclass"),
         ({"threshold": 0.5}, "highest of several"),
         ({"resamples": 0}, "at least 1"),
@@ -208,3 +208,22 @@ def test_accuracy_and_auroc_in_short():
     assert twice.shape == (2, len(labels)) and twice[0].tolist() == right.tolist()
     alone = ev.accuracy_and_auroc([1, 1], [[0, 1.0], [1.0, 0]])
     assert alone["accuracy"] == 0.5 and np.isnan(alone["auroc"])
+
+
+def test_images_without_a_patient_count_each_by_itself():
+    labels, scores = [0, 1] * 10, np.random.default_rng(0).random((20, 2))
+    how = {"resamples": 200, "seed": 3}
+    alone = ev.evaluate_classification(labels, scores, ["a", "b"], **how)
+    for blank in (None, "", " ", float("nan")):
+        grouped = ev.evaluate_classification(labels, scores, ["a", "b"], groups=[blank] * 20, **how)
+        pd.testing.assert_frame_equal(grouped, alone)  # all blank: no groups
+    patients = [f"p{i // 2}" for i in range(18)]
+    with pytest.warns(UserWarning, match="2 of 20 images have no group: each counts as one of its"):
+        some = ev.evaluate_classification(
+            labels, scores, ["a", "b"], groups=[*patients, None, ""], **how
+        )
+    named = [*patients, "x", "y"]
+    expected = ev.evaluate_classification(labels, scores, ["a", "b"], groups=named, **how)
+    pd.testing.assert_frame_equal(some, expected)
+    with pytest.raises(ValueError, match="groups are names of several types"):
+        ev.evaluate_classification(labels, scores, ["a", "b"], groups=[1, "a"] * 10, **how)

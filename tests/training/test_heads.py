@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import Trainer, TrainingArguments
 
 from medclip_helpers import ImageSuperviseLoss, PromptTuningClassifier, SuperviseClassifier
@@ -137,3 +138,37 @@ def test_bad_labels_and_prompts(small_model, prompt_inputs, pixel_values):
         crowded(pixel_values, prompt_inputs)
     with pytest.raises(ValueError, match="2 classes of prompts, expected 3"):
         PromptTuningClassifier(small_model, 2, True, 3)(pixel_values, prompt_inputs)
+
+
+@pytest.mark.parametrize("unknown", [float("nan"), -1.0])
+def test_labels_that_are_not_known_do_not_count(unknown):
+    logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]], requires_grad=True)
+    labels = torch.tensor([[1.0, unknown], [unknown, 0.0]])
+    loss = classification_loss(logits, labels, "multilabel")
+    known = torch.stack([logits[0, 0], logits[1, 1]])
+    expected = F.binary_cross_entropy_with_logits(known, torch.tensor([1.0, 0.0]))
+    torch.testing.assert_close(loss, expected)
+    nothing = classification_loss(logits, torch.full((2, 2), unknown), "multilabel")
+    nothing.backward()
+    assert nothing.item() == 0 and logits.grad.abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "labels", "logits", "expected"),
+    [
+        ("binary", [0.0, 2.0], (2, 1), "labels hold 2.0, expected 1, 0, or -1 or NaN"),
+        ("multilabel", [[0.5, 1.0]], (1, 2), "labels hold 0.5, expected 1, 0"),
+        ("multilabel", [[float("inf"), 1.0]], (1, 2), "labels hold inf"),
+        ("multiclass", [0, 3], (2, 3), "labels hold 3, expected class numbers from 0 to 2"),
+        ("multiclass", [0, -1], (2, 3), "labels hold -1, expected class numbers"),
+        ("multiclass", [0.0, 1.5], (2, 3), "labels hold 1.5, expected class numbers"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(mode, labels, logits, expected):
+    with pytest.raises(ValueError, match=expected):
+        classification_loss(torch.zeros(logits), torch.tensor(labels), mode)
+
+
+def test_prompt_tuning_leaves_the_callers_model_as_it_is(small_model):
+    PromptTuningClassifier(small_model, 2, False, 2)
+    assert all(parameter.requires_grad for parameter in small_model.parameters())

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from training_run import STEPS, VOCABULARY, WORDS, build, config, dataset, run, 
 
 from medclip_helpers import load_medclip
 from medclip_helpers.constants import TRAINED_NOTE, UNTRAINED_NOTE
-from medclip_helpers.data import UnpairedDataset
+from medclip_helpers.data import MedCLIPCollator, UnpairedDataset
 from medclip_helpers.evaluation import zero_shot_evaluator
 from medclip_helpers.training import (
     TrainingConfig,
@@ -263,7 +264,7 @@ def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
 
     with pytest.raises(TrainingStopped, match=r"weight is not finite after step 2.*no checkpoint"):
         run(model, processor, config(tmp_path), evaluate=spoil)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("[!.]*"))
 
 
 def test_a_disk_that_takes_no_more_stops_the_run(tmp_path):
@@ -552,3 +553,82 @@ def test_help_tells_what_a_run_file_holds(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("sentences:", "torchrun", "--resume"))
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("sentences", "other images, labels, sentences or way of matching them"),
+        ("match", "other images, labels, sentences or way of matching them"),
+        ("images", "other images, labels, sentences or way of matching them"),
+        ("collator", "other processor, transforms or meaning of absent and uncertain"),
+        ("prompts", "other held-out images or prompts"),
+        ("nothing", None),
+    ],
+)
+def test_a_continued_run_sees_the_same_data_and_is_judged_the_same_way(change, expected, tmp_path):
+    model, processor = build()
+    images, sentences = tables()
+
+    def go_on(change: str, steps: int, resume: bool):
+        rows, texts = images.copy(), sentences.copy()
+        prompts = {"Edema": ["left opacity"], "Pneumonia": ["mild effusion"]}
+        if change == "sentences":
+            texts["Reports"] = texts["Reports"] + " left"
+        elif change == "images":
+            rows["imgpath"] = rows["imgpath"].tolist()[::-1]
+        elif change == "prompts":
+            prompts["Edema"] = ["right opacity"]
+        data = UnpairedDataset(rows, texts, match=change != "match")
+        collator = MedCLIPCollator(processor, uncertain=-1.0 if change == "collator" else 0.0)
+        evaluate = zero_shot_evaluator(
+            processor, images["imgpath"][:2], ["Edema", "Pneumonia"], prompts
+        )
+        settings = config(tmp_path, max_steps=steps)
+        how = {"collator": collator, "evaluate": evaluate, "resume": resume}
+        return train(model, processor, data, settings, **how)
+
+    go_on("nothing", 2, False)
+    if expected is None:
+        assert list(go_on(change, 2, True).checkpoints) == [2]
+    else:
+        with pytest.raises(ValueError, match=f"belongs to a run with other settings.*{expected}"):
+            go_on(change, 2, True)
+
+
+def test_a_metric_that_is_not_measured_is_named_before_the_first_step(tmp_path):
+    model, processor = build()
+    evaluate = zero_shot_evaluator(processor, tables()[0]["imgpath"][:1], ["a"], {"a": ["heart"]})
+    with pytest.raises(ValueError, match="best_metric is 'f1', expected one of .*zero_shot_auroc"):
+        run(model, processor, config(tmp_path, best_metric="f1"), evaluate=evaluate)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    model, processor = build()
+    holder = "import sys, time; from medclip_helpers.hub import locked_folder\n"
+    holder += f"with locked_folder({str(tmp_path)!r}): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match=f"is in use by process {other.pid} on .*, since"):
+            run(model, processor, config(tmp_path, max_steps=2))
+        other.kill()
+    assert run(model, processor, config(tmp_path, max_steps=2)).checkpoints  # free again
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_half_precision_is_of_the_hardware_not_of_an_emulation(hardware, monkeypatch, tmp_path):
+    """A T4 says yes to the plain question, and computes bfloat16 slower than float32."""
+
+    def is_bf16_supported(including_emulation=True):
+        return hardware or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    told = {}
+    monkeypatch.setattr(
+        "medclip_helpers.training.arguments.TrainingArguments",
+        lambda **arguments: told.update(arguments) or SimpleNamespace(n_gpu=1, world_size=1),
+    )
+    training_arguments(TrainingConfig(output_dir=str(tmp_path)), tmp_path, 10)
+    assert (told["bf16"], told["fp16"]) == (hardware, not hardware)

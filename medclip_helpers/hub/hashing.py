@@ -1,0 +1,44 @@
+"""A hash of what numbers depend on: tables, texts, pictures, settings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def fingerprint(*things: Any) -> str:
+    """SHA-256 of values, as hexadecimal digits; equal values give equal digits in any process.
+
+    things: None, booleans, numbers, texts, paths, arrays and what NumPy takes for one (PIL images,
+        tensors on the CPU), and mappings and sequences of these. A path counts by its name, not by
+        the file's content. Anything else counts by what `repr` shows.
+    """
+    digest = hashlib.sha256()
+
+    def add(thing: Any) -> None:
+        if isinstance(thing, Mapping):
+            digest.update(b"{")
+            for key in thing:
+                add(key)
+                add(thing[key])
+        elif isinstance(thing, os.PathLike):
+            add(os.fspath(thing))
+        elif isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
+            digest.update(b"[")
+            for item in thing:
+                add(item)
+        elif hasattr(thing, "__array__") or hasattr(thing, "__array_interface__"):
+            array = np.asarray(thing)
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        else:
+            shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))  # another in each process
+            digest.update(f"{type(thing).__name__}:{shown};".encode())
+
+    add(things)
+    return digest.hexdigest()
