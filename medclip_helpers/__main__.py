@@ -79,17 +79,19 @@ def run(options: argparse.Namespace) -> int:
     """
     from tqdm.auto import tqdm
 
+    from .hub import locked_folder
     from .runs import one_line, plan_files, run_all, varying, write_report
 
     runs, output = plan_files(options.files, options.output)
     records = {}
-    try:
-        for record in run_all(runs, options.processes, force=options.force):
-            records[record["folder"]] = record
-            if record["status"] != "ok":
-                tqdm.write(one_line(record, record["parameters"]))
-    except KeyboardInterrupt:
-        tqdm.write("interrupted: start again to do the rest")
+    with locked_folder(output):
+        try:
+            for record in run_all(runs, options.processes, force=options.force):
+                records[record["folder"]] = record
+                if record["status"] != "ok":
+                    tqdm.write(one_line(record, record["parameters"]))
+        except KeyboardInterrupt:
+            tqdm.write("interrupted: start again to do the rest")
     done = [records[str(run.folder)] for run in runs if str(run.folder) in records]
     if done:
         lines = [one_line(record, varying(done)) for record in done]

@@ -1,8 +1,8 @@
 from .download import DownloadError
 from .files import locked_folder, read_settings, whole_file, write_text
 from .filling import fill_weights
-from .hashing import fingerprint
 from .formats import FORMAT, check_format
+from .hashing import fingerprint
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
 

@@ -18,8 +18,14 @@ from pydicom.pixels import (
     get_decoder,
     pixel_array,
 )
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
+from .finding import has_no_preamble
 from .pixels import check_size
 
 # Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
@@ -35,8 +41,13 @@ def read_dicom(file, name: str) -> np.ndarray:
 
     Raises ValueError, or whatever pydicom and its decoders raise for a damaged file.
     """
-    _refuse_inflation(file)
-    dataset = pydicom.dcmread(file)
+    bare = has_no_preamble(file.read(132))
+    _refuse_inflation(file, 0 if bare else 132)
+    dataset = pydicom.dcmread(file, force=bare)
+    if bare and "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, _ = dataset.original_encoding
+        syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+        dataset.file_meta.TransferSyntaxUID = syntax
     for tag in BLANKABLE:
         if tag in dataset and dataset[tag].is_empty:
             del dataset[tag]
@@ -120,9 +131,9 @@ def _coded_size(frame: bytes) -> tuple[int, int]:
     raise ValueError("its compressed frame has no header that tells its size")
 
 
-def _refuse_inflation(file) -> None:
+def _refuse_inflation(file, start: int) -> None:
     """Stop a deflated DICOM file that would not fit in memory: pydicom inflates without bound."""
-    file.seek(132)
+    file.seek(start)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
         limit = 4 * (Image.MAX_IMAGE_PIXELS or 0)  # bytes: RGBA or 32 bits a pixel

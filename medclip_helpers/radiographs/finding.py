@@ -12,11 +12,16 @@ def find_radiographs(source: str | Path) -> list[Path]:
     """The image files that a file, a folder (not its subfolders) or a glob pattern means, sorted.
 
     In a folder these are the files with an image suffix, and the DICOM files without one: exports
-    often name them "IM0001" or by their UID, "1.2.840.1". Raises FileNotFoundError where there are
-    none.
+    often name them "IM0001" or by their UID, "1.2.840.1". Of a DICOM CD, a folder with a DICOMDIR,
+    they are the images that the DICOMDIR lists, in any subfolder.
+
+    Raises FileNotFoundError where there are none, ValueError for a DICOMDIR that cannot be read.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    directory = path / "DICOMDIR" if path.is_dir() else path
+    if directory.name == "DICOMDIR" and directory.is_file():
+        found = _listed(directory)
+    elif path.is_dir():
         found = [
             p for p in path.iterdir()
             if p.is_file() and not p.name.startswith(".")
@@ -37,11 +42,31 @@ def find_radiographs(source: str | Path) -> list[Path]:
     return sorted(found)
 
 
+def _listed(directory: Path) -> list[Path]:
+    """The images that a DICOMDIR lists and that are there."""
+    from pydicom.fileset import FileSet
+
+    try:
+        paths = [Path(instance.path) for instance in FileSet(directory)]
+    except Exception as error:  # pydicom raises many kinds for a damaged file
+        raise ValueError(f"cannot read {directory} as a DICOMDIR: {error!r}") from error
+    return [path for path in paths if path.is_file()]
+
+
 def is_dicom(file) -> bool:
+    """Whether an open file begins as DICOM does, with a preamble or, as older files, without."""
     file.seek(0)
     head = file.read(132)
     file.seek(0)
-    return head[128:] == b"DICM"
+    return head[128:] == b"DICM" or has_no_preamble(head)
+
+
+def has_no_preamble(head: bytes) -> bool:
+    """Whether a file begins with its first element: of group 2, or of group 8 and short."""
+    group, element = head[:2], int.from_bytes(head[2:4], "little")
+    named = head[4:6].isalpha() and head[4:6].isupper()  # explicit: a value representation
+    short = 0 < int.from_bytes(head[4:8], "little") < 256  # implicit: a length
+    return group in (b"\x02\x00", b"\x08\x00") and element <= 0x18 and (named or short)
 
 
 def _is_dicom_without_suffix(path: Path) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -34,8 +33,11 @@ def run_all(
     unless `force`.
 
     A record has `notebook`, `parameters`, `folder`, `fingerprint`, `status` ("ok" or "failed"),
-    `error`, `summary`, `metrics` and `seconds`, and is in the folder as run.json. Raises
-    ModuleNotFoundError where a kernel could not start for want of ipykernel.
+    `error`, `summary`, `metrics`, `seconds` and `files`, and is in the folder as run.json. Of a
+    folder that is run again the files that its record names are deleted, and no other.
+
+    Raises ModuleNotFoundError where a kernel could not start for want of ipykernel, and ValueError
+    for a folder whose run.json is somebody else's.
     """
     todo = []
     for run in runs:
@@ -60,12 +62,22 @@ def run_all(
 
 def _finished(run: Run) -> dict[str, Any] | None:
     """The record of a run that is done and still holds, else None."""
+    record = _read_record(run)
+    same = record.get("status") == "ok" and record["fingerprint"] == fingerprint(run)
+    return record if same and run.executed.is_file() else None
+
+
+def _read_record(run: Run) -> dict[str, Any]:
+    """What an earlier run has left in the folder; {} where there was none, or it was cut short."""
     try:
         record = json.loads(run.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    same = record["status"] == "ok" and record["fingerprint"] == fingerprint(run)
-    return record if same and run.executed.is_file() else None
+        return {}
+    if not isinstance(record, dict) or not {"fingerprint", "status", "notebook"} <= set(record):
+        raise ValueError(
+            f"{run.record} is not of this package: move it away, or choose another output folder"
+        )
+    return record
 
 
 def _kernels(processes: int) -> type[AsyncKernelManager]:
@@ -90,9 +102,8 @@ def _kernels(processes: int) -> type[AsyncKernelManager]:
 
 
 def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
-    if run.record.is_file():  # ours, from an earlier run
-        shutil.rmtree(run.folder)
-    (run.folder / FILE).unlink(missing_ok=True)
+    for file in [*_read_record(run).get("files", []), FILE]:
+        (run.folder / file).unlink(missing_ok=True)
     record: dict[str, Any] = {"notebook": run.notebook.stem, "parameters": run.parameters}
     record |= {"folder": str(run.folder), "fingerprint": fingerprint(run), "status": "running"}
     write_text(run.record, json.dumps(record))
@@ -113,6 +124,8 @@ def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
         record |= {"status": "failed", "error": _describe(error, run)}
     record |= {"summary": found.get("summary", ""), "metrics": found.get("metrics", {})}
     record["seconds"] = round(time.monotonic() - start, 1)
+    written = (path for path in run.folder.rglob("*") if path.is_file() and path != run.record)
+    record["files"] = sorted(path.relative_to(run.folder).as_posix() for path in written)
     write_text(run.record, json.dumps(record, indent=1))
     return record
 

@@ -98,11 +98,11 @@ def read_sweep(path: Path) -> tuple[list[tuple[Path, dict[str, Any]]], Path]:
 
 def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict[str, Any]]:
     common, grid = sweep.get("parameters") or {}, sweep.get("grid") or {}
-    runs = sweep.get("runs") or [{}]
+    runs = sweep.get("runs", [{}])
     if not isinstance(common, dict):
         raise ValueError(f"{path}: `parameters` must be a mapping, got {common!r}")
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise ValueError(f"{path}: `runs` must be a list of mappings, got {runs!r}")
+    if not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
+        raise ValueError(f"{path}: `runs` must be a list of one mapping or more, got {runs!r}")
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise ValueError(f"{path}: `grid` must map each parameter to a list, got {grid!r}")
     for run, values in itertools.product(runs, itertools.product(*grid.values())):

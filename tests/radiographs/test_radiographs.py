@@ -7,17 +7,23 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pydicom.data
 import pytest
 import torch
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.filebase import DicomFileLike
+from pydicom.fileset import FileSet
+from pydicom.filewriter import write_dataset
 from pydicom.pixels import get_encoder
 from pydicom.uid import (
     MPEG4HP41,
     DeflatedExplicitVRLittleEndian,
+    DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLSLossless,
@@ -739,3 +745,46 @@ def test_scaling_by_parts_is_scaling_of_the_whole():
     low, high = float(values.min()), float(values.max())
     whole = ((values.astype(np.float64) - low) / (high - low) * 255).round().astype(np.uint8)
     assert (np.asarray(read_radiograph(values)) == whole).all()
+
+
+@pytest.mark.parametrize("with_meta", [True, False])
+@pytest.mark.parametrize("implicit", [True, False])
+def test_dicom_without_a_preamble(with_meta, implicit, tmp_path):
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    write_dicom(
+        tmp_path / "whole.dcm", DARK, syntax=syntax, SOPClassUID=SecondaryCaptureImageStorage
+    )
+    dataset = pydicom.dcmread(tmp_path / "whole.dcm")
+    bare = tmp_path / "IM0001"
+    if with_meta:
+        bare.write_bytes((tmp_path / "whole.dcm").read_bytes()[132:])
+    else:
+        with open(bare, "wb") as file:
+            buffer = DicomFileLike(file)
+            buffer.is_implicit_VR, buffer.is_little_endian = implicit, True
+            write_dataset(buffer, dataset)
+    assert same(read_radiograph(bare), read_radiograph(tmp_path / "whole.dcm"))
+    assert bare in find_radiographs(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # of pydicom's FileSet
+def test_a_dicom_cd_gives_the_images_that_it_lists(tmp_path):
+    images = FileSet()
+    for number in range(3):
+        write_dicom(
+            tmp_path / f"{number}.dcm", DARK, PatientID="p", PatientName="p", StudyDate="20200101",
+            StudyTime="120000", StudyID="1", StudyInstanceUID=f"1.2.{number}", Modality="DX",
+            SeriesInstanceUID=f"1.3.{number}", SeriesNumber=1, InstanceNumber=number,
+            SOPInstanceUID=f"1.4.{number}", SOPClassUID=DigitalXRayImageStorageForPresentation,
+        )  # fmt: skip
+        images.add(tmp_path / f"{number}.dcm")
+    images.write(tmp_path / "cd")
+    for source in (tmp_path / "cd", tmp_path / "cd" / "DICOMDIR"):
+        found = find_radiographs(source)
+        assert len(found) == 3 and all(same(read_radiograph(path), DARK) for path in found)
+    found[0].unlink()
+    with pytest.warns(UserWarning, match="does not exist"):  # pydicom's
+        assert len(find_radiographs(tmp_path / "cd")) == 2
+    (tmp_path / "cd" / "DICOMDIR").write_bytes(b"not one")
+    with pytest.raises(ValueError, match="cannot read .*DICOMDIR as a DICOMDIR"):
+        find_radiographs(tmp_path / "cd")

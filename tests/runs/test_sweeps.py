@@ -173,7 +173,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     assert "one is 1 | " in again.stdout and "(earlier)" in again.stdout
     assert "1/1" in again.stderr  # only the failed one
     assert (folders[0] / "run.json").stat().st_mtime_ns == kept
-    assert not stale.exists()
+    assert stale.exists()  # nothing that a run has not written down is deleted
 
     path.write_text(path.read_text().replace("[1, 2, 3]", "[1, 3]"))
     assert run_medclip(path, cwd=tmp_path).returncode == 0
@@ -303,3 +303,38 @@ def test_what_is_missing_is_said(name, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr == f"medclip run: {name} is not installed: python -m pip install {name}\n"
+
+
+def test_two_batches_in_one_folder_are_refused(tmp_path):
+    holder = "import time; from medclip_helpers.hub import locked_folder\n"
+    holder += f"with locked_folder({str(tmp_path / 'out')!r}): print(1, flush=True); time.sleep(60)"
+    write_notebook(tmp_path / "a.ipynb", "1")
+    with subprocess.Popen([sys.executable, "-c", holder], stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"1\n"
+        told = run_medclip(tmp_path / "a.ipynb", "--output", tmp_path / "out", cwd=tmp_path)
+        other.kill()
+    assert told.returncode == 2
+    assert f"is in use by process {other.pid}" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+def test_what_a_person_put_into_a_runs_folder_stays(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "open(output_dir + '/made.txt', 'w').write('x')")
+    arguments = [tmp_path / "a.ipynb", "--output", tmp_path / "out"]
+    assert run_medclip(*arguments, cwd=tmp_path).returncode == 0
+    folder = tmp_path / "out" / "a"
+    (folder / "mine.txt").write_text("mine")
+    write_notebook(tmp_path / "a.ipynb", "1")
+    assert run_medclip(*arguments, cwd=tmp_path).returncode == 0
+    assert (folder / "mine.txt").read_text() == "mine"
+    assert not (folder / "made.txt").exists()
+
+
+def test_a_run_json_of_somebody_else_is_left_alone(tmp_path):
+    write_notebook(tmp_path / "a.ipynb", "1")
+    folder = tmp_path / "out" / "a"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text('{"mine": 1}')
+    told = run_medclip(tmp_path / "a.ipynb", "--output", tmp_path / "out", cwd=tmp_path)
+    assert told.returncode == 2 and "run.json is not of this package" in told.stderr
+    assert (folder / "run.json").read_text() == '{"mine": 1}'
