@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -43,14 +44,21 @@ def find_radiographs(source: str | Path) -> list[Path]:
 
 
 def _listed(directory: Path) -> list[Path]:
-    """The images that a DICOMDIR lists and that are there."""
-    from pydicom.fileset import FileSet
+    """The images that a DICOMDIR lists and that are there, below its folder."""
+    import pydicom
 
     try:
-        paths = [Path(instance.path) for instance in FileSet(directory)]
+        records = pydicom.dcmread(directory).DirectoryRecordSequence
+        names = [r.ReferencedFileID for r in records if r.DirectoryRecordType == "IMAGE"]
     except Exception as error:  # pydicom raises many kinds for a damaged file
         raise ValueError(f"cannot read {directory} as a DICOMDIR: {error!r}") from error
-    return [path for path in paths if path.is_file()]
+    folder = directory.parent
+    paths = [folder.joinpath(*([name] if isinstance(name, str) else name)) for name in names]
+    there = [p for p in paths if p.is_file() and p.resolve().is_relative_to(folder.resolve())]
+    if len(there) < len(paths):
+        lost = len(paths) - len(there)
+        warnings.warn(f"{lost} of {len(paths)} images of {directory} are missing", stacklevel=3)
+    return there
 
 
 def is_dicom(file) -> bool:

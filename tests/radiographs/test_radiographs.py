@@ -767,7 +767,6 @@ def test_dicom_without_a_preamble(with_meta, implicit, tmp_path):
     assert bare in find_radiographs(tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:Implicitly cleaning up:ResourceWarning")  # of pydicom's FileSet
 def test_a_dicom_cd_gives_the_images_that_it_lists(tmp_path):
     images = FileSet()
     for number in range(3):
@@ -783,7 +782,7 @@ def test_a_dicom_cd_gives_the_images_that_it_lists(tmp_path):
         found = find_radiographs(source)
         assert len(found) == 3 and all(same(read_radiograph(path), DARK) for path in found)
     found[0].unlink()
-    with pytest.warns(UserWarning, match="does not exist"):  # pydicom's
+    with pytest.warns(UserWarning, match="1 of 3 images of .*DICOMDIR are missing"):
         assert len(find_radiographs(tmp_path / "cd")) == 2
     (tmp_path / "cd" / "DICOMDIR").write_bytes(b"not one")
     with pytest.raises(ValueError, match="cannot read .*DICOMDIR as a DICOMDIR"):
