@@ -25,7 +25,6 @@ from sklearn.metrics import precision_recall_fscore_support
 from medclip_helpers.data import (
     ABSENT,
     LABELS,
-    PRESENT,
     UNCERTAIN,
     SentenceLabeller,
     combine_labels,
@@ -61,7 +60,7 @@ class MedspacyLabeller(SentenceLabeller):
                 rules = [ConTextRule(t, category, direction=directions[place]) for t in terms]
                 self._context.add(rules)
 
-    def _states(self, doc) -> list[float]:
+    def _states(self, doc) -> list[float | None]:
         self._context(doc)
         states = {"NEGATED_EXISTENCE": ABSENT, "POSSIBLE_EXISTENCE": UNCERTAIN}
 
@@ -73,7 +72,7 @@ class MedspacyLabeller(SentenceLabeller):
             min(ent._.modifiers, key=lambda m, ent=ent: distance(m, ent), default=None)
             for ent in doc.ents
         ]
-        return [states.get(m.category, np.nan) if m else PRESENT for m in nearest]
+        return [states.get(m.category, np.nan) if m else None for m in nearest]
 
 
 def read_reports(archive: Path) -> pd.DataFrame:

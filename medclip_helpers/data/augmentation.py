@@ -28,7 +28,8 @@ def protected_words() -> frozenset[str]:
     terms = [
         term for part in labeller_words().values() for terms in part.values() for term in terms
     ]
-    return frozenset(re.findall(r"[a-z]+", " ".join([*own.values(), *terms])))
+    optional = own.pop("optional").split()
+    return frozenset(re.findall(r"[a-z]+", " ".join([*own.values(), *terms]))).difference(optional)
 
 
 def _is_free(word: str) -> bool:
@@ -111,8 +112,8 @@ class TextAugmentation:
 def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
     """The published training transform: PIL image -> PIL image of `size` pixels a side.
 
-    flip: mirror every second image, as published. Off by default, because it makes "left" and
-        "right" in sentences untrue.
+    flip: mirror an image with probability one half, as published. Off by default, because it makes
+        "left" and "right" in sentences untrue.
 
     Brightness and contrast vary by 20 %, rotation by 10 degrees, scale from .8 to 1.1, place by
     1/16; then resize to 8/7 of `size` (256 for 224) and crop at random. Source: the published

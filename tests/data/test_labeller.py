@@ -1,8 +1,10 @@
 """The sentence labeller, on sentences by hand and against the experts' headings of Open-i."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from openi_reports import ARCHIVE, ROOT, needs_openi
 
@@ -40,6 +42,20 @@ def test_states(sentence, expected):
     row = label_sentences([sentence], progress=False).iloc[0]
     found = {label: row[label] for label in LABELS if not np.isnan(row[label])}
     assert found == expected
+
+
+def test_hard_sentences():
+    """Doubts, double negations, changes, exceptions and the like: hard_sentences.csv, by kind."""
+    pytest.importorskip("negspacy", reason="negspaCy, an optional extra, is not installed")
+    table = pd.read_csv(Path(__file__).with_name("hard_sentences.csv"))
+    assert table["sentence"].nunique() >= 150 and table["finding"].isin(LABELS).all()
+    labelled = label_sentences(table["sentence"], progress=False).set_index("Reports")
+    wrong = [
+        f"{sentence} {finding}: {found}, expected {expected}"
+        for _, sentence, finding, expected in table.itertuples(index=False)
+        if not np.array_equal(found := labelled.loc[sentence, finding], expected, equal_nan=True)
+    ]
+    assert wrong == []
 
 
 def test_the_table_has_one_row_a_sentence():
