@@ -1,7 +1,7 @@
 """The MedCLIP model: a timm vision encoder and a BERT text encoder meet in one embedding space.
 
 Source: Wang, Wu, Agarwal, Sun, "MedCLIP: Contrastive Learning from Unpaired Medical Images and
-Texts", EMNLP 2022. Vision comes from timm and text from transformers; this file is what is
+Text", EMNLP 2022. Vision comes from timm and text from transformers; this file is what is
 MedCLIP's own: two projections, one pooling and one temperature.
 """
 
