@@ -137,7 +137,11 @@ def evaluate_method(
         splits["train"] = splits["train"].sample(count, random_state=config.seed)
     labels = {split: _labels(rows, known) for split, rows in splits.items()}
     train, test = (
-        LabelledImages(rows["imgpath"].tolist(), encode_labels(labels[split]), processor)
+        LabelledImages(
+            rows["imgpath"].tolist(),
+            encode_labels(labels[split]) if known.mode == "multilabel" else labels[split],
+            processor,
+        )
         for split, rows in splits.items()
     )
     classifier = build_classifier(method, model, known.classes, known.mode, config.seed)
