@@ -9,14 +9,12 @@ from .labels import (
     LABELS,
     PRESENT,
     UNCERTAIN,
-    class_numbers,
     combine_labels,
     encode_labels,
-    is_exclusive,
 )
 from .manifests import OpenI, build_manifest, manifest_counts, read_openi
 from .sentences import label_manifest, split_report
-from .tables import check_manifest, read_manifest, read_sentences
+from .tables import check_manifest, class_numbers, is_exclusive, read_manifest, read_sentences
 
 __all__ = [
     "ABSENT",

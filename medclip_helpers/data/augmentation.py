@@ -8,6 +8,7 @@ import re
 import warnings
 from functools import cache
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 
 import nltk
@@ -18,6 +19,7 @@ from ..constants import IMAGE_SIZE
 from ..hub import read_settings
 from ..radiographs import to_square
 from .labeller import labeller_words
+from .tables import check_numbers
 
 
 @cache
@@ -86,9 +88,13 @@ class TextAugmentation:
     """
 
     def __init__(self, deletion: float = 0.1):
-        self.deletion = deletion  # probability for each free word
+        if not isinstance(deletion, Real) or not 0 <= deletion <= 1:
+            raise ValueError(f"deletion is {deletion!r}, expected a probability, 0 to 1")
+        self.deletion: float = deletion  # for each free word
 
     def __call__(self, text: str, rng: np.random.Generator) -> str:
+        if not isinstance(text, str):
+            raise ValueError(f"text is {text!r:.99}, expected one text")
         module, eda = _eda()
         module.random = random.Random(int(rng.integers(2**63)))
         operations = ["swap", "deletion", *(["synonym"] if _has_wordnet() else [])]
@@ -119,6 +125,7 @@ def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
     1/16; then resize to 8/7 of `size` (256 for 224) and crop at random. Source: the published
     pretraining script. Draws from torch's CPU generator, which `MedCLIPCollator` seeds.
     """
+    check_numbers(1, size=size)
     return v2.Compose(
         [
             v2.Lambda(to_square),

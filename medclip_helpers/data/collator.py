@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -72,6 +72,13 @@ class MedCLIPCollator:
         return fingerprint(image_processor, words, states, transforms)
 
     def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
+        wanted = ("image", "text", "image_labels", "text_labels", "random_key")
+        if (
+            not isinstance(items, Sequence)
+            or not items
+            or not all(isinstance(i, Mapping) and i.keys() >= {*wanted} for i in items)
+        ):
+            raise ValueError(f"expected a list of samples, each with {wanted}")
         batch = dict(
             self.processor(
                 text=[self._text(item) for item in items],

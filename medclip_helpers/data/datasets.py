@@ -8,7 +8,7 @@ and however often a run is interrupted, it sees the same samples.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,14 @@ from ..processor import MedCLIPProcessor
 from ..radiographs import read_radiograph
 from .labels import LABELS, PRESENT, UNCERTAIN
 from .sentences import labels_by_sentence, normalize_sentence, split_report
+from .tables import PATHS, check_numbers, check_table
 
 
 class _StudyDataset(Dataset):
     """Images with labels; a subclass chooses the text of a sample."""
 
     def __init__(self, rows: pd.DataFrame, seed: int):
+        check_numbers(seed=seed)
         self.seed = seed
         self._images = rows["imgpath"].tolist()
         self._labels = rows[LABELS].to_numpy(np.float32)
@@ -79,12 +81,17 @@ class UnpairedDataset(_StudyDataset):
     sentence has, gets a sentence of No Finding if all its labels are absent, else any sentence.
     Every sentence comes with its own labels.
 
-    Raises ValueError if no labelled image or no labelled sentence is left.
+    Raises ValueError if no labelled image or no labelled sentence is left, and for tables that lack
+    a column or have other labels.
     """
 
     def __init__(
         self, images: pd.DataFrame, sentences: pd.DataFrame, seed: int = 0, match: bool = True
     ):
+        if not isinstance(match, bool):
+            raise ValueError(f"match is {match!r}, expected True or False")
+        check_table(images, ["imgpath", *LABELS], "images")
+        check_table(sentences, ["Reports", *LABELS], "sentences")
         rows = images[images["imgpath"].notna()]
         labelled = rows[LABELS].notna().any(axis=1)
         if not labelled.all():
@@ -148,6 +155,7 @@ class PairedDataset(_StudyDataset):
     ):
         if text not in ("sentence", "finding", "report"):
             raise ValueError(f"text={text!r}: expected 'sentence', 'finding' or 'report'")
+        check_table(rows, ["imgpath", "report", *LABELS], "rows")
         split = [r if isinstance(r, list) else split_report(r) for r in rows["report"]]
         paired = rows["imgpath"].notna().to_numpy() & np.array([bool(s) for s in split], bool)
         if not paired.all():
@@ -186,12 +194,18 @@ class PairedDataset(_StudyDataset):
 class LabelledImages(Dataset):
     """Images with labels, read when they are asked for: {"pixel_values" (1, size, size), "labels"}.
 
-    images: what `read_radiograph` takes. labels: (images,) or (images, classes).
+    images: what `read_radiograph` takes. labels: (images,) or (images, classes);
+    whoever trains decides what unknown ones, -1 and NaN, count for. Raises ValueError for others.
     """
 
     def __init__(self, images: Sequence, labels: np.ndarray, processor: MedCLIPProcessor):
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images and {len(labels)} labels: expected as many")
+        labels = np.asarray(labels)
+        if labels.ndim not in (1, 2) or labels.dtype.kind not in "biuf" or np.isinf(labels).any():
+            raise ValueError(f"labels are {labels!r:.99}, expected numbers, (images[, classes])")
+        images = [images] if isinstance(images, PATHS) else images
+        count = len(images) if isinstance(images, Sized) else repr(images)
+        if count != len(labels):
+            raise ValueError(f"{count} images and {len(labels)} labels: expected as many")
         self.images, self.labels, self.processor = list(images), labels, processor
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle, repeat
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from ..demo import (
 from ..processor import MedCLIPImageProcessor, MedCLIPProcessor
 from .labels import LABELS
 from .splits import SPLITS
-from .tables import FIRST_COLUMNS
+from .tables import FIRST_COLUMNS, check_numbers, class_numbers, listed
 
 DEMO_SIZES = {"train": 500, "valid": 100, "test": 500}  # drawings
 DEMO_STREAM = 10**8  # seeds of drawings, far from those that the demo model was trained on
@@ -48,16 +49,22 @@ def draw_studies(
 
     Returns `imgpath` (PIL images, mode "L"), `subject_id`, `report` and the 14 labels, float32.
     """
+    people = listed(people, "people", Integral)
     square = MedCLIPImageProcessor(size).square
     rows = []
     bar = tqdm(people, desc="drawing", disable=not progress)
-    one_each: Iterable[str | None] = exclusive or repeat(None)
+    given = [exclusive] if isinstance(exclusive, str) else exclusive
+    one_each: Iterable[str | None] = given or repeat(None)
     for person, one in zip(bar, one_each, strict=False):  # that may be endless
         findings = sample_findings(person, one)
         drawn = draw_phantom(person, findings, drawn_size)
         report = ". ".join(sentence.text for sentence in write_report(findings, person))
         image = square(Image.fromarray(drawn.image))
         rows.append([image, f"drawing-{person}", f"{report}.", *drawn.labels])
+    if len(rows) != len(people):
+        raise ValueError(
+            f"exclusive has {len(rows)}, expected one for each of {len(people)} people"
+        )
     table = pd.DataFrame(rows, columns=[*FIRST_COLUMNS, *LABELS])
     if not derived:
         table[list(DERIVED_LABELS)] = np.nan
@@ -86,6 +93,7 @@ def draw_images(
 
     exclusive: exactly one of the five competition findings each, in turn.
     """
+    check_numbers(count=count, seed=seed)
     people = [
         person
         for start in range(0, count, _BLOCK)
@@ -97,7 +105,7 @@ def draw_images(
 
 def true_classes(images: pd.DataFrame) -> list[str]:
     """The one competition finding of each exclusively drawn image."""
-    return images[list(CHEXPERT_COMPETITION)].idxmax(axis=1).astype(str).tolist()
+    return [CHEXPERT_COMPETITION[i] for i in class_numbers(images, CHEXPERT_COMPETITION)]
 
 
 def write_reports(people: Iterable[int], seeds: Iterable[int] | None = None) -> pd.DataFrame:
@@ -106,7 +114,7 @@ def write_reports(people: Iterable[int], seeds: Iterable[int] | None = None) -> 
     people: their seeds, as for `draw_studies`. seeds: of the reports' wording; by default as well.
     study: the place of the person in `people`.
     """
-    people = list(people)
+    people = listed(people, "people", Integral)
     reports = [
         write_report(sample_findings(person), seed)
         for person, seed in zip(people, people if seeds is None else seeds, strict=True)
@@ -118,4 +126,5 @@ def write_reports(people: Iterable[int], seeds: Iterable[int] | None = None) -> 
 
 def write_sentences(count: int, seed: int) -> pd.DataFrame:
     """The sentences of `count` reports as a table: `Reports` and the 14 labels."""
+    check_numbers(count=count, seed=seed)
     return write_reports(range(seed, seed + count)).drop(columns="study")

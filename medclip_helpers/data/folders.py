@@ -39,6 +39,8 @@ class DataFolder:
         self.name, self.known, self.progress = name, DATASETS[name], progress
         if root is None:
             raise ValueError(self.message([f"data set {name!r} needs root, the folder it is in"]))
+        if not isinstance(root, (str, Path)):
+            raise ValueError(self.message([f"root is {root!r:.99}, expected a folder's path"]))
         root = Path(root).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(self.message([f"no folder {root}"]))

@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 from ..hub import read_settings
 from .labels import ABSENT, LABELS, PRESENT, UNCERTAIN, combine_labels
 from .sentences import normalize_sentence
+from .tables import listed
 
 _INSTALL = "labelling sentences needs negspaCy: pip install negspacy"
 _OTHER = "other"  # the label, in labeller.yaml, of what only looks like a finding
@@ -199,16 +200,16 @@ class SentenceLabeller:
 _labeller = cache(SentenceLabeller)
 
 
-def label_sentences(sentences: Iterable[str], progress: bool = True) -> pd.DataFrame:
+def label_sentences(sentences: str | Iterable[str], progress: bool = True) -> pd.DataFrame:
     """A sentence table, `Reports` and the 14 columns, for sentences without labels.
 
     Each distinct sentence is labelled once and has one row, in the order of first appearance.
-    Raises ImportError where negspaCy is not installed.
+    Raises ImportError where negspaCy is not installed, ValueError for what is no text.
 
     >>> label_sentences(["There is no pleural effusion"])["Pleural Effusion"][0]
     0.0
     """
-    distinct = list(dict.fromkeys(sentences))
+    distinct = list(dict.fromkeys(listed(sentences, "sentences")))
     labeller = _labeller()
     rows = [labeller(s) for s in tqdm(distinct, desc="Labelling", disable=not progress)]
     labels = np.array(rows, np.float32).reshape(len(distinct), len(LABELS))

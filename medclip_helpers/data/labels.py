@@ -6,10 +6,9 @@ Labels are CheXpert's, in the order of `CHEXPERT_LABELS`: 1 present, 0 absent, -
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
-import pandas as pd
 
 from ..constants import CHEXPERT_LABELS
 
@@ -17,13 +16,29 @@ LABELS = list(CHEXPERT_LABELS)
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
 
+def _states(labels: np.ndarray) -> np.ndarray:
+    """Labels as float32; ValueError naming what is none of the four states."""
+    try:
+        numbers = np.asarray(labels, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"labels are {labels!r:.99}, expected numbers") from error
+    odd = numbers[~(np.isnan(numbers) | np.isin(numbers, [PRESENT, ABSENT, UNCERTAIN]))]
+    if odd.size:
+        raise ValueError(f"label {odd[0]}, expected 1, 0, -1 or NaN")
+    return numbers
+
+
 def combine_labels(labels: np.ndarray) -> np.ndarray:
     """The labels of a study from those of its sentences: (sentences, 14) -> (14,).
 
     Present in one sentence outweighs uncertain, that absent, that not mentioned. No Finding follows
     CheXpert's rule: present if nothing else but Support Devices is present or uncertain.
+
+    Raises ValueError for another shape, no sentence, or a label outside the four states.
     """
-    labels = np.atleast_2d(labels)
+    labels = np.atleast_2d(_states(labels))
+    if labels.shape[0] == 0 or labels.shape[1:] != (len(LABELS),):
+        raise ValueError(f"labels have shape {labels.shape}, expected (sentences, {len(LABELS)})")
     combined = np.full(len(LABELS), np.nan, np.float32)
     for state in (ABSENT, UNCERTAIN, PRESENT):
         combined[(labels == state).any(axis=0)] = state
@@ -38,33 +53,14 @@ def encode_labels(labels: np.ndarray, absent: float = 0.0, uncertain: float = 0.
 
     The defaults are the paper's multi-hot vectors. The published code feeds its files' values
     unchanged (`uncertain=-1`), by which an uncertain finding is the opposite of a present one.
+
+    Raises ValueError for a label outside the four states.
     """
-    encoded = np.nan_to_num(labels, nan=0.0).astype(np.float32)
+    labels = _states(labels)
+    for name, value in (("absent", absent), ("uncertain", uncertain)):
+        if not isinstance(value, Real) or not np.isfinite(value):
+            raise ValueError(f"{name} is {value!r}, expected a finite number")
+    encoded = np.array(np.nan_to_num(labels, nan=0.0))
     encoded[labels == ABSENT] = absent
     encoded[labels == UNCERTAIN] = uncertain
     return encoded
-
-
-def is_exclusive(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """(rows,) whether exactly one of `classes` is present, so that one can ask which.
-
-    table: a manifest. Raises ValueError where no row is so.
-    """
-    # copied: pandas 3 gives arrays that cannot be written to, of which torch warns as an index
-    single = ((table[list(classes)] == PRESENT).sum(axis=1) == 1).to_numpy(copy=True)
-    if not single.any():
-        raise ValueError(f"none of {len(table)} images has exactly one of {list(classes)}")
-    return single
-
-
-def class_numbers(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
-    """(images,) the place in `classes` of the one class that is present.
-
-    Raises ValueError naming the first row that has none or several (see `is_exclusive`).
-    """
-    present = (table[list(classes)] == PRESENT).to_numpy()
-    wrong = np.flatnonzero(present.sum(axis=1) != 1)
-    if len(wrong):
-        found = [name for name, here in zip(classes, present[wrong[0]], strict=True) if here]
-        raise ValueError(f"row {wrong[0]} has {found}, expected exactly one of {list(classes)}")
-    return present.argmax(axis=1)

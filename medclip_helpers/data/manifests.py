@@ -26,7 +26,7 @@ from .labeller import label_sentences
 from .labels import LABELS, PRESENT
 from .sentences import label_manifest, split_report
 from .splits import SPLITS, SPLITTERS, TEST_PER_CLASS
-from .tables import FIRST_COLUMNS
+from .tables import FIRST_COLUMNS, check_numbers, check_table
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def build_manifest(
     Raises FileNotFoundError for a wrong root or a missing file, ValueError for an argument, column,
     label, path or image that is wrong; each names it and shows the expected layout.
     """
-    _check_arguments(name, recipe, test_per_class, sizes, images)
+    _check_arguments(name, recipe, seed, images, test_per_class, sizes)
     if name == "demo":
         table = draw_demo({**DEMO_SIZES, **(sizes or {})}, seed, progress)
     elif name == "openi":
@@ -82,26 +82,29 @@ def build_manifest(
 def _check_arguments(
     name: str,
     recipe: str,
-    test_per_class: int | None,
-    sizes: Mapping[str, int] | None,
+    seed: int,
     images: str,
+    test_per_class: int | None = None,
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
-    if name not in DATASETS:
+    if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}: expected one of {list(DATASETS)}")
     recipes = list(SPLITTERS.get(name, ["stratified"]))
     if recipe not in recipes:
         raise ValueError(f"recipe of {name} is {recipe!r}, expected one of {recipes}")
     if images not in IMAGE_CHECKS:
         raise ValueError(f"images is {images!r}, expected one of {IMAGE_CHECKS}")
-    if test_per_class is not None and (name not in TEST_PER_CLASS or test_per_class < 1):
-        raise ValueError(
-            f"test_per_class of {name} is {test_per_class}, expected 1 or more, and one of the "
-            f"data sets {list(TEST_PER_CLASS)}"
-        )
-    if sizes is not None and (name != "demo" or not set(sizes) <= set(SPLITS)):
-        raise ValueError(f"sizes of {name} are {sizes}: expected demo, and some of {SPLITS}")
-    if sizes is not None and any(size < 0 for size in sizes.values()):
-        raise ValueError(f"sizes are {sizes}: expected 0 or more drawings")
+    check_numbers(seed=seed)
+    if test_per_class is not None:
+        if name not in TEST_PER_CLASS:
+            raise ValueError(
+                f"test_per_class of {name} is {test_per_class}, expected one of {[*TEST_PER_CLASS]}"
+            )
+        check_numbers(1, **{f"test_per_class of {name}": test_per_class})
+    if sizes is not None:
+        if name != "demo" or not isinstance(sizes, Mapping) or not set(sizes) <= set(SPLITS):
+            raise ValueError(f"sizes of {name} are {sizes}: expected demo, and some of {SPLITS}")
+        check_numbers(**{f"sizes, {split}": size for split, size in sizes.items()})
 
 
 def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +112,7 @@ def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns a row for each of train, valid and test that there is: `images`, `patients`, the labels.
     """
+    check_table(table, [*FIRST_COLUMNS, "split"], "table")
     labels = table.columns.drop([*FIRST_COLUMNS, "split"])
     counts = (table[labels] == PRESENT).groupby(table["split"]).sum()
     splits = table.groupby("split")
@@ -159,6 +163,7 @@ def read_openi(
     The reports come without CheXpert labels: `label_sentences` writes them. Where it is not
     installed, all labels stay blank (NaN), with a warning that says how to install it.
     """
+    _check_arguments("openi", "stratified", seed, images)
     folder = DataFolder("openi", root, "**/*.xml", progress)
     table = readers.read_openi(folder)
     reports = table["report"].dropna().unique()

@@ -28,19 +28,23 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
     tables = []
     for part in parts:
         table, path = folder.read_csv(f"{part}.csv", ["Path", "Frontal/Lateral", *LABELS], "Path")
-        steps = table["Path"].str.split("/", n=1).str[1]
+        paths = table["Path"].astype(str).str.replace("\\", "/")
+        steps = paths.str.split("/", n=1).str[1]
         pieces = steps.str.extract(r"^\w+/(?P<patient>patient\d+)/(?P<study>study\d+)/[^/]+$")
         message = (
             "{!r}, expected 'CheXpert-v1.0-small/train/patient00001/study1/view1_frontal.jpg' or "
             "the like"
         )
         folder.raise_if(cell_problems(table, path, "Path", pieces["study"].isna(), message))
+        view = table["Frontal/Lateral"].astype(str).str.lower()
+        odd, message = ~view.isin(["frontal", "lateral"]), "{!r}, expected Frontal or Lateral"
+        folder.raise_if(cell_problems(table, path, "Frontal/Lateral", odd, message))
         tables.append(
             table[LABELS].assign(
                 file=steps,
                 subject_id=pieces["patient"],
                 study=pieces["patient"] + "/" + pieces["study"],
-                frontal=table["Frontal/Lateral"] == "Frontal",
+                frontal=view == "frontal",
                 split=part,
                 report=None,
             )
@@ -71,7 +75,7 @@ def read_mimic(folder: DataFolder) -> pd.DataFrame:
         file=place + "/" + images["dicom_id"] + ".jpg",
         subject_id=patient,
         study=study,
-        frontal=images["ViewPosition"].isin(["AP", "PA"]),
+        frontal=images["ViewPosition"].astype(str).str.upper().isin(["AP", "PA"]),
         split=split.map(_MIMIC_SPLITS),
         report=None,
     )

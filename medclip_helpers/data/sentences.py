@@ -9,10 +9,13 @@ import numpy as np
 import pandas as pd
 
 from .labels import LABELS, combine_labels
+from .tables import check_numbers, check_table
 
 
 def normalize_sentence(sentence: str) -> str:
     """Lower case, word and punctuation tokens apart, ASCII only: the form `split_report` gives."""
+    if not isinstance(sentence, str):
+        raise ValueError(f"sentence is {sentence!r:.99}, expected text")
     tokens = nltk.wordpunct_tokenize(sentence.replace("\ufffd\ufffd", " ").lower())
     ascii_tokens = (token.encode("ascii", "ignore").decode() for token in tokens)
     return " ".join(token for token in ascii_tokens if token)
@@ -25,8 +28,11 @@ def split_report(report: str | None, shortest: int = 5) -> list[str]:
     published bound; 1 keeps "mild cardiomegaly .", which matters where a report is labelled.
     Source: medclip 0.0.3, `ImageTextContrastiveDataset._split_report_into_segment`.
     """
-    if not isinstance(report, str):
+    check_numbers(shortest=shortest)
+    if report is None or (pd.api.types.is_scalar(report) and pd.isna(report)):
         return []
+    if not isinstance(report, str):
+        raise ValueError(f"report is {report!r:.99}, expected one text or none")
     items = re.split(r"[0-9]+\.+[^0-9]", report.replace("\n", " "))
     sentences = [normalize_sentence(part) for item in items for part in item.split(". ")]
     return [sentence for sentence in sentences if len(sentence.split()) >= shortest]
@@ -39,6 +45,7 @@ def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFr
         of all sentences, short ones too (`split_report(report, shortest=1)`).
     A report none of whose sentences is in the table stays unlabelled.
     """
+    check_table(manifest, ["report", *LABELS], "manifest")
     labels_of = labels_by_sentence(sentences)
     labels = manifest[LABELS].to_numpy(np.float32, copy=True)
     for row, report in zip(labels, manifest["report"], strict=True):
@@ -51,5 +58,6 @@ def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFr
 
 def labels_by_sentence(sentences: pd.DataFrame) -> dict[str, np.ndarray]:
     """{normalised sentence: labels (14,)} of a table with `Reports` and the 14 columns."""
+    check_table(sentences, ["Reports", *LABELS], "sentences")
     labels = sentences[LABELS].to_numpy(np.float32)
     return dict(zip(map(normalize_sentence, sentences["Reports"]), labels, strict=True))

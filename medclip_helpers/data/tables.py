@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,37 @@ from .labels import ABSENT, LABELS, PRESENT, UNCERTAIN
 
 # What a manifest has before its labels; one that `build_manifest` made has `split` as well.
 FIRST_COLUMNS = ["imgpath", "subject_id", "report"]
+PATHS = (str, Path)
 _PROBLEMS_SHOWN = 20  # in one error message; `check_manifest` returns all
+
+
+def listed(given: Any, what: str, kinds: type | tuple[type, ...] = str) -> list:
+    """What is given as a list; one of `kinds` is a list of one. ValueError for anything else."""
+    items = [given] if isinstance(given, kinds) else given
+    expected = "text" if kinds is str else "paths" if kinds == PATHS else "whole numbers"
+    if not isinstance(items, Iterable) or isinstance(items, (str, pd.DataFrame)):
+        raise ValueError(f"{what}: {type(given).__name__}, expected a list of {expected}")
+    items = list(items)
+    for place, item in enumerate(items):
+        if not isinstance(item, kinds) or isinstance(item, bool):
+            raise ValueError(f"{what}[{place}] is {item!r:.99}, expected {expected}")
+    return items
+
+
+def check_numbers(least: int = 0, **given: Any) -> None:
+    """ValueError unless each is a whole number, at least so much."""
+    for name, number in given.items():
+        if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+            raise ValueError(f"{name} is {number!r:.99}, expected a whole number, {least} or more")
+
+
+def check_table(table: Any, columns: Sequence[str], what: str) -> None:
+    """ValueError unless it is a table with `columns`, those of LABELS in the four states."""
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(f"{what}: {type(table).__name__}, expected a pandas DataFrame")
+    missing = [f"{what}: no column {name!r}" for name in columns if name not in table.columns]
+    if problems := missing or label_problems(table, what, [n for n in columns if n in LABELS]):
+        raise ValueError(shortened(problems))
 
 
 def shortened(problems: Sequence[str]) -> str:
@@ -23,7 +55,7 @@ def shortened(problems: Sequence[str]) -> str:
 
 
 def cell_problems(
-    table: pd.DataFrame, path: Path, column: str, wrong: pd.Series, message: str
+    table: pd.DataFrame, path: str | Path, column: str, wrong: pd.Series, message: str
 ) -> list[str]:
     """A line for each row that is `wrong`, with file, row (counted from 1) and column.
 
@@ -46,10 +78,12 @@ def key_problems(table: pd.DataFrame, path: Path, column: str) -> list[str]:
     ]
 
 
-def label_problems(table: pd.DataFrame, path: Path) -> list[str]:
+def label_problems(
+    table: pd.DataFrame, path: str | Path, labels: Sequence[str] = LABELS
+) -> list[str]:
     """A line for each label of `table` that is none of the four states; `path` is its file."""
     problems = []
-    for label in LABELS:
+    for label in labels:
         numbers = pd.to_numeric(table[label], errors="coerce")
         wrong = table[label].notna() & ~numbers.isin([PRESENT, ABSENT, UNCERTAIN])
         problems += cell_problems(table, path, label, wrong, "{!r}, expected 1, 0, -1 or blank")
@@ -60,7 +94,7 @@ def _read_tables(
     paths: str | Path | Iterable[str | Path], columns: list[str]
 ) -> Iterable[tuple[Path, pd.DataFrame, list[str]]]:
     """Each file, its table and its problems; with a column missing, no other is looked for."""
-    paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    paths = listed(paths, "paths", PATHS)
     if not paths:
         raise ValueError("no file given: expected at least one CSV file")
     for path in map(Path, paths):
@@ -71,6 +105,9 @@ def _read_tables(
             raise ValueError(f"cannot read {path} as a table: {error}") from error
         missing = [column for column in [*columns, *LABELS] if column not in table.columns]
         problems = [f"{path}: no column {column!r}" for column in missing]
+        # pandas calls a column that is there a second time "Edema.1", and reads on
+        again = [name for name in (*columns, *LABELS) if f"{name}.1" in table.columns]
+        problems += [f"{path}: column {name!r} a second time" for name in again]
         yield path, table, problems or label_problems(table, path)
 
 
@@ -91,6 +128,9 @@ def _read_manifests(
         if "imgpath" in table and "report" in table:
             folder = path.parent if root is None else Path(root).expanduser()
             blank = table["imgpath"].isna()
+            known = [name for name in (*FIRST_COLUMNS, *LABELS) if name in table.columns]
+            again = table.duplicated(known) & ~blank
+            problems += cell_problems(table, path, "imgpath", again, "{!r}: row a second time")
             table["imgpath"] = [
                 image if none else os.path.join(folder, str(image))
                 for image, none in zip(table["imgpath"], blank, strict=True)
@@ -130,7 +170,8 @@ def read_manifest(
     check_images: False skips looking for each image file, which takes long on a network drive.
 
     Returns those columns, `imgpath` joined to the root. Raises ValueError that names file, row and
-    column of each missing column, label outside the four states, and missing image.
+    column of each missing column, label outside the four states, missing image and repeated row.
+    A blank `subject_id` stays missing.
     """
     return _joined(*_read_manifests(paths, root, check_images), FIRST_COLUMNS)
 
@@ -148,3 +189,32 @@ def read_sentences(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
             problems += cell_problems(table, path, "Reports", blank, "blank")
         tables.append(table)
     return _joined(tables, problems, ["Reports"]).drop_duplicates("Reports", ignore_index=True)
+
+
+def is_exclusive(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(rows,) whether exactly one of `classes` is present, so that one can ask which.
+
+    table: a manifest. Raises ValueError where no row is so, or a class is no column.
+    """
+    classes = listed(classes, "classes")
+    check_table(table, classes, "table")
+    # copied: pandas 3 gives arrays that cannot be written to, of which torch warns as an index
+    single = ((table[classes] == PRESENT).sum(axis=1) == 1).to_numpy(copy=True)
+    if not single.any():
+        raise ValueError(f"none of {len(table)} images has exactly one of {classes}")
+    return single
+
+
+def class_numbers(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
+    """(images,) the place in `classes` of the one class that is present.
+
+    Raises ValueError naming the first row that has none or several (see `is_exclusive`).
+    """
+    classes = listed(classes, "classes")
+    check_table(table, classes, "table")
+    present = (table[classes] == PRESENT).to_numpy()
+    wrong = np.flatnonzero(present.sum(axis=1) != 1)
+    if len(wrong):
+        found = [name for name, here in zip(classes, present[wrong[0]], strict=True) if here]
+        raise ValueError(f"row {wrong[0]} has {found}, expected exactly one of {classes}")
+    return present.argmax(axis=1)

@@ -115,7 +115,7 @@ def test_a_missing_column_is_named(folder):
 def test_the_check_lists_all_problems_of_all_files_and_the_error_bounds_them(folder):
     table = pd.read_csv(folder / "train.csv", index_col=0)
     bad = pd.concat([table.assign(imgpath="gone.png", Edema=7)] * 10)
-    bad.to_csv(folder / "bad.csv")
+    bad.assign(subject_id=range(30)).to_csv(folder / "bad.csv")
     files = [folder / "bad.csv", spoil(folder, 0, "Fracture", 3)]
     problems = check_manifest(files, root=folder / "images")
     assert len(problems) == 61 and "spoilt.csv" in problems[-1]
