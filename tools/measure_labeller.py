@@ -50,7 +50,12 @@ class MedspacyLabeller(SentenceLabeller):
         from medspacy.context import ConText, ConTextRule
 
         self._context = ConText(self._nlp)
-        directions = {"preceding": "FORWARD", "following": "BACKWARD", "pseudo": "PSEUDO"}
+        directions = {
+            "preceding": "FORWARD",
+            "following": "BACKWARD",
+            "pseudo": "PSEUDO",
+            "ends": "TERMINATE",
+        }
         for category, name in (
             ("NEGATED_EXISTENCE", "denial"),
             ("POSSIBLE_EXISTENCE", "doubt"),
