@@ -104,7 +104,7 @@ class MedCLIPVisionEncoder(nn.Module):
         self.backbone = timm.create_model(backbone, num_classes=0, **backbone_kwargs)
         # Some backbones pool to another width than their feature map has.
         width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
-        pool = getattr(self.backbone, "global_pool", None)
+        pool: Any = getattr(self.backbone, "global_pool", None)
         if width == self.backbone.num_features and hasattr(pool, "feat_mult"):
             width *= pool.feat_mult()  # 2 where mean and maximum are joined
         self.projection_head = nn.Linear(width, projection_dim, bias=False)
