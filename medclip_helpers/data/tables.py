@@ -24,7 +24,8 @@ def listed(given: Any, what: str, kinds: type | tuple[type, ...] = str) -> list:
     items = [given] if isinstance(given, kinds) else given
     expected = "text" if kinds is str else "paths" if kinds == PATHS else "whole numbers"
     if not isinstance(items, Iterable) or isinstance(items, (str, pd.DataFrame)):
-        raise ValueError(f"{what}: {type(given).__name__}, expected a list of {expected}")
+        shown = "" if isinstance(given, pd.DataFrame) else f" {given!r:.99}"
+        raise ValueError(f"{what}: {type(given).__name__}{shown}, expected a list of {expected}")
     items = list(items)
     for place, item in enumerate(items):
         if not isinstance(item, kinds) or isinstance(item, bool):
