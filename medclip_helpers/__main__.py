@@ -42,12 +42,13 @@ def classify(options: argparse.Namespace) -> int:
     from .prompts import load_class_prompts
 
     prompts = load_class_prompts(options.prompts)
-    model, processor = load_medclip(options.model, options.device)
+    model, processor = load_medclip(options.model, options.device, precision=options.precision)
     how = {"ensemble": not options.maximum, "batch_size": options.batch_size}
     table = classify_images(model, processor, scans, prompts, **how)
     write_text(options.out, table.to_csv(index=False))
     read = int((table["status"] == "ok").sum())
-    sys.stdout.write(f"{options.out}: {read} of {len(table)} images read. {model.note}\n")
+    scored = f"{read} of {len(table)} images read, computed in {model.precision}"
+    sys.stdout.write(f"{options.out}: {scored}. {model.note}\n")
     return int(read < len(table))
 
 
@@ -60,6 +61,8 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--ensemble", action="store_true", help="mean over prompts (default)")
     how.add_argument("--maximum", action="store_true", help="maximum over prompts, as published")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
+    text = "auto (default: the fastest of the device), float32 (the reference), bfloat16, float16"
+    parser.add_argument("--precision", default="auto", help=text)
     parser.add_argument("--batch-size", type=_count, help="images at once (default: by device)")
 
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import init_empty_weights
 
 from .demo import CHECKPOINT_FOLDER
+from .engines import choose_precision
 from .hub import PUBLISHED, DownloadError, fetch_weights, fill_weights, read_checkpoint
 from .model import MedCLIPModel, MedCLIPVisionModel, MedCLIPVisionModelViT
 from .processor import MedCLIPProcessor
@@ -43,6 +44,7 @@ def load_medclip(
     name: str | Path = "vit",
     device: str | torch.device = "auto",
     *,
+    precision: str = "float32",
     cache_dir: str | Path | None = None,
     mirror: str | None = None,
 ) -> tuple[MedCLIPModel, MedCLIPProcessor]:
@@ -53,15 +55,20 @@ def load_medclip(
         with a warning), or a folder or file with weights: a published checkpoint, or what
         `save_pretrained` wrote.
     device: "auto" (see `choose_device`), "cpu", "cuda", "cuda:1", "mps", ...
+    precision: what the encoders compute in: "float32", whose numbers are the reference, "auto" (the
+        fastest that the device has in hardware), "bfloat16" or "float16"; see
+        `engines.choose_precision`. Weights and everything after an embedding stay in float32.
     cache_dir, mirror: as in `hub.fetch_weights`.
 
-    Raises ValueError for an unknown name or a file that is no MedCLIP checkpoint or not the one
-    that was downloaded, FileNotFoundError for a path without weights, and `hub.DownloadError` where
-    published weights are neither cached nor reachable, within 10 seconds where there is no network.
+    Raises ValueError for an unknown name, device or precision, or a file that is no MedCLIP
+    checkpoint or not the one that was downloaded, FileNotFoundError for a path without weights, and
+    `hub.DownloadError` where published weights are neither cached nor reachable, within 10 seconds
+    where there is no network.
 
     >>> model, processor = load_medclip("demo")
     """
     place = choose_device(device)
+    chosen = choose_precision(precision, place)
     checkpoint = read_checkpoint(_find(name, cache_dir, mirror))
     published = checkpoint.published
     if published:
@@ -82,6 +89,7 @@ def load_medclip(
     processor = MedCLIPProcessor.from_pretrained(
         checkpoint.file.parent, whole=not published, cache_dir=cache_dir, mirror=mirror
     )
+    model.precision = chosen
     return model.to(place).eval(), processor
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from transformers import BertConfig, BertModel
 from transformers.utils import ModelOutput
 
 from .constants import UNTRAINED_NOTE
+from .engines import reduced_precision
 from .hub import (
     FORMAT,
     PUBLISHED,
@@ -220,6 +222,8 @@ class MedCLIPModel(nn.Module):
     logit_scale_init_value: initial temperature; `logit_scale` holds the logarithm of its inverse.
 
     `note` says what the weights are; it is saved with them and shown where their output is shown.
+    `precision` is what the encoders compute in while the model is in eval mode, one of
+    `engines.PRECISIONS`; the weights stay in float32.
 
     >>> model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT).from_pretrained().eval()
     """
@@ -235,15 +239,21 @@ class MedCLIPModel(nn.Module):
         self.text_model = text_model or MedCLIPTextModel()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / logit_scale_init_value)))
         self.note = UNTRAINED_NOTE
+        self.precision = "float32"
 
     @property
     def device(self) -> torch.device:
         return self.logit_scale.device
 
+    def autocast(self) -> AbstractContextManager:
+        """Inside, the encoders compute in `precision`; in train mode as whoever trains has it."""
+        return reduced_precision("float32" if self.training else self.precision, self.device)
+
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(images, 1 or 3, height, width), on any device -> (images, dim), unit length, float32."""
         dtype = self.vision_model.projection_head.weight.dtype  # the model may be in half precision
-        embeds = self.vision_model(pixel_values.to(self.device, dtype))
+        with self.autocast():
+            embeds = self.vision_model(pixel_values.to(self.device, dtype))
         return F.normalize(embeds.float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -261,7 +271,8 @@ class MedCLIPModel(nn.Module):
             )
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.device)
-        embeds = self.text_model(input_ids.to(self.device), attention_mask)
+        with self.autocast():
+            embeds = self.text_model(input_ids.to(self.device), attention_mask)
         return F.normalize(embeds.float(), dim=-1)
 
     def compute_logits(self, image_embeds: Tensor, text_embeds: Tensor) -> Tensor:

@@ -167,10 +167,11 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
         raise ValueError(
             f"text_embeds has shape {tuple(text_embeds.shape)}, expected (texts, {weight.shape[0]})"
         )
-    features = encoder.forward_features(pixel_values)  # (images, features, h, w)
-    channels_last = getattr(encoder.backbone, "output_fmt", "NCHW") == "NHWC"
-    own = features.permute(0, 2, 3, 1) if channels_last else features
-    pooled = encoder.backbone.forward_head(own)  # what the encoder projects
+    with model.autocast():
+        features = encoder.forward_features(pixel_values)  # (images, features, h, w)
+        channels_last = getattr(encoder.backbone, "output_fmt", "NCHW") == "NHWC"
+        own = features.permute(0, 2, 3, 1) if channels_last else features
+        pooled = encoder.backbone.forward_head(own)  # what the encoder projects
     near = 1e-4 if features.dtype == torch.float32 else 3e-2
     mean = features.mean(dim=(2, 3))
     if pooled.shape != mean.shape or not torch.allclose(pooled, mean, atol=near, rtol=near):

@@ -17,6 +17,8 @@ from medclip_helpers import classify_images, experiments, load_medclip, training
 from medclip_helpers.__main__ import VERBS, main
 from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
 from medclip_helpers.demo import CHECKPOINT_FOLDER, draw_phantom, sentence_table
+from medclip_helpers.engines import choose_precision
+from medclip_helpers.loading import choose_device
 from medclip_helpers.prompts import load_class_prompts
 
 ROOT = Path(__file__).parents[1]
@@ -103,13 +105,15 @@ def test_an_interrupt_ends_without_a_traceback(monkeypatch):
 
 def test_classify_writes_what_classify_images_gives(scans, tmp_path, capsys):
     out = tmp_path / "new" / "scores.csv"
+    how = choose_precision("auto", choose_device())  # what the machine has
     assert main(["classify", str(scans), "--model", "demo", "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert said.out.startswith(f"{out}: 2 of 3 images read. Demo model, trained on drawings")
+    expected = f"{out}: 2 of 3 images read, computed in {how}. Demo model, trained on drawings"
+    assert said.out.startswith(expected)
     assert "3/3" in said.err  # the progress bar
     paths = sorted(scans.iterdir())
     asked = load_class_prompts("chexpert")
-    table = classify_images(*load_medclip("demo"), paths, asked, progress=False)
+    table = classify_images(*load_medclip("demo", precision=how), paths, asked, progress=False)
     written = pd.read_csv(out)
     assert list(written) == list(table) and written.pop("note").isna().all()
     pd.testing.assert_frame_equal(written, table.drop(columns="note"), check_dtype=False, atol=1e-5)

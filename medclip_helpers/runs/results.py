@@ -82,7 +82,7 @@ def _rows(task: str, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_model(model: MedCLIPModel, name: str = "") -> dict[str, Any]:
-    """`name`, `note`, `encoder`, `parameters` and `sha256` of a model.
+    """`name`, `note`, `encoder`, `precision`, `parameters` and `sha256` of a model.
 
     sha256: of names, types, shapes and values of its tensors, so that it does not depend on the
         file that they came from, nor on the device that they are on.
@@ -96,6 +96,7 @@ def describe_model(model: MedCLIPModel, name: str = "") -> dict[str, Any]:
         "name": name,
         "note": model.note,
         "encoder": model.vision_model.config["backbone"],
+        "precision": model.precision,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "sha256": digest.hexdigest(),
     }

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments
 
+from ..engines import choose_precision
 from .config import TrainingConfig
 
 
@@ -23,11 +24,9 @@ def training_arguments(config: TrainingConfig, folder: Path, samples: int) -> Tr
     save_steps = config.checkpoint_steps or max(1, round(samples / config.batch_size))
     cuda = torch.cuda.is_available() and config.device != "cpu"
     precision = config.precision
-    if precision == "auto":
-        precision = "float32"
-        if cuda:  # asked without emulation, which a T4 has and which is slower than float32
-            hardware = torch.cuda.is_bf16_supported(including_emulation=False)
-            precision = "bfloat16" if hardware else "float16"
+    if not cuda and precision == "auto":
+        precision = "float32"  # where a continued run is to equal the uninterrupted one
+    precision = choose_precision(precision, "cuda" if cuda else "cpu")
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,

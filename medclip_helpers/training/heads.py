@@ -179,11 +179,12 @@ class PromptTuningClassifier(nn.Module):
             context = context.expand(len(tokens), -1, -1)
             mask = inputs["attention_mask"].to(context.device)
             learned = mask.new_ones(context.shape[:2])
-            encoded = self.model.text_model(
-                inputs_embeds=torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1),
-                attention_mask=torch.cat([mask[:, :1], learned, mask[:, 1:]], dim=1),
-            )
-            embeds[name] = F.normalize(encoded, dim=-1)
+            with self.model.autocast():
+                encoded = self.model.text_model(
+                    inputs_embeds=torch.cat([tokens[:, :1], context, tokens[:, 1:]], dim=1),
+                    attention_mask=torch.cat([mask[:, :1], learned, mask[:, 1:]], dim=1),
+                )
+            embeds[name] = F.normalize(encoded.float(), dim=-1)
         return embeds
 
     def forward(

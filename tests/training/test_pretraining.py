@@ -616,19 +616,22 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     assert run(model, processor, config(tmp_path, max_steps=2)).checkpoints  # free again
 
 
-@pytest.mark.parametrize("hardware", [True, False])
-def test_half_precision_is_of_the_hardware_not_of_an_emulation(hardware, monkeypatch, tmp_path):
-    """A T4 says yes to the plain question, and computes bfloat16 slower than float32."""
-
-    def is_bf16_supported(including_emulation=True):
-        return hardware or including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+@pytest.mark.parametrize(
+    ("cuda", "ampere", "half"), [(True, True, "bf16"), (True, False, "fp16"), (False, False, None)]
+)
+def test_auto_is_half_precision_on_a_gpu_alone(cuda, ampere, half, monkeypatch, tmp_path):
+    """On a CPU that has it, too: there a continued run is to equal the uninterrupted one."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: ampere or including_emulation,
+    )
     told = {}
     monkeypatch.setattr(
         "medclip_helpers.training.arguments.TrainingArguments",
         lambda **arguments: told.update(arguments) or SimpleNamespace(n_gpu=1, world_size=1),
     )
     training_arguments(TrainingConfig(output_dir=str(tmp_path)), tmp_path, 10)
-    assert (told["bf16"], told["fp16"]) == (hardware, not hardware)
+    assert [name for name in ("bf16", "fp16") if told[name]] == ([half] if half else [])

@@ -1,0 +1,3 @@
+from .precision import PRECISIONS, choose_precision, reduced_precision
+
+__all__ = ["PRECISIONS", "choose_precision", "reduced_precision"]

@@ -1,0 +1,58 @@
+"""The one place that decides in which precision an encoder computes.
+
+Half precision is torch's autocast: weights stay in float32, products of matrices and convolutions
+are computed in the smaller type, and nothing goes stale when weights change. What it costs is
+measured by `tools/measure_precision.py`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_precision(precision: str = "auto", device: str | torch.device = "cpu") -> str:
+    """One of PRECISIONS. "auto" is the fastest that `device` has in hardware and that pays:
+    bfloat16 on a CPU with AVX-512 BF16 or AMX and on a GPU from Ampere on, float16 on an older GPU,
+    float32 elsewhere.
+
+    What the device would have to emulate is computed as asked, with a warning, for it is slower
+    than float32. Raises ValueError for another name.
+    """
+    if precision != "auto" and precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected 'auto' or one of {[*PRECISIONS]}")
+    kind = torch.device(device).type
+    fast = _fast_types(kind)
+    if precision == "auto":
+        return fast[0]
+    if kind in ("cpu", "cuda") and precision not in ("float32", *fast):
+        warnings.warn(
+            f"{precision} is emulated on this {kind.upper()} and slower than float32", stacklevel=3
+        )
+    return precision
+
+
+def _fast_types(kind: str) -> tuple[str, ...]:
+    """What a device of this kind has in hardware, the best first."""
+    if kind == "cuda":
+        # A T4 says yes to the plain question, and computes bfloat16 slower than float32.
+        ampere = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bfloat16", "float16") if ampere else ("float16",)
+    if kind == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return ("bfloat16",) if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
+    return ("float32",)  # nothing was measured there
+
+
+def reduced_precision(precision: str, device: str | torch.device) -> AbstractContextManager:
+    """Inside, modules on `device` compute in `precision`; "float32" leaves a caller's autocast be.
+
+    precision: one of PRECISIONS, of `choose_precision`.
+    """
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, PRECISIONS[precision])
