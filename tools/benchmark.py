@@ -1,14 +1,16 @@
 """Benchmarks, beside the published package and the bare backbone, in one table.
 
     python tools/benchmark.py
-    python tools/benchmark.py --quick --only image load
+    python tools/benchmark.py image load --quick
+    python tools/benchmark.py cuda
     python tools/benchmark.py --table build/benchmarks/benchmarks.json
 
 Run it with a Python that has this package's requirements. The first run makes an environment for
 the published package (Python 3.11, torch 2.11, transformers 4.24: some 6 GB) and the files that
 both sides read; they are kept in the folder. Each side runs in a process of its own; the sides take
 turns. Values are medians; all measurements are in the JSON file. Weights are stand-ins, on which
-times do not depend.
+times do not depend. The part "cuda" is run only where it is named: it needs a GPU and some ten
+minutes, but neither the published package nor a network.
 """
 
 from __future__ import annotations
@@ -57,8 +59,8 @@ def prepare(options: argparse.Namespace) -> Bench:
     """The environments and the files that both sides read."""
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    published = None
-    if not options.no_published:
+    published, cuda_alone = None, set(options.parts) == {"cuda"}
+    if not options.no_published and not cuda_alone:
         published = make_published(
             (options.published or folder / "published").resolve(), options.python
         )
@@ -67,24 +69,35 @@ def prepare(options: argparse.Namespace) -> Bench:
         log=folder / "sides.log",
         ours=Path(sys.executable),
         published=published,
-        threads=options.threads,
+        threads=options.threads or (os.cpu_count() if cuda_alone else 2),
         quick=options.quick,
+        device=options.device,
+        small=options.small,
     )
     bench.log.unlink(missing_ok=True)
-    command = [bench.ours, HERE / "world.py", bench.world, options.parity.resolve()]
+    encoders = [] if options.small else ["vit", "resnet"] if "cuda" in options.parts else ["vit"]
+    command = [bench.ours, HERE / "world.py", bench.world, options.parity.resolve(), *encoders]
     subprocess.run(command, check=True, env=bench.environment("ours"))
     return bench
 
 
-def machine(threads: int) -> dict:
+def machine(threads: int, gpu: str) -> dict:
     names = ("torch", "timm", "transformers", "numpy")
     return {
+        **({"gpu": gpu} if gpu else {}),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "threads": threads,
         "date": time.strftime("%Y-%m-%d"),
         **{name: version(name) for name in names},
     }
+
+
+def graphics_card() -> str | None:
+    """The name of the GPU that torch sees."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def text(record: dict) -> str:
@@ -99,10 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", nargs="+", choices=parts.PARTS, metavar="PART",
-                        default=list(parts.PARTS), help=", ".join(parts.PARTS))  # fmt: skip
+    parser.add_argument("parts", nargs="*", metavar="PART",
+                        help=f"{', '.join(parts.PARTS)} (default: all but cuda)")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="fewer and smaller measurements")
-    parser.add_argument("--threads", type=int, default=2, help="of every side (default: 2)")
+    parser.add_argument("--threads", type=int,
+                        help="of every side (default: 2; of cuda alone, all cores)")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "benchmarks",
                         help="for environments, files and the result")  # fmt: skip
     parser.add_argument("--published", type=Path,
@@ -111,6 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", default="python3.11", help="makes that environment")
     parser.add_argument("--parity", type=Path, default=ROOT / "tests" / "parity",
                         help="folder with the stand-in weights' description")  # fmt: skip
+    parser.add_argument("--device", default="cuda", help="of the part cuda (default: cuda)")
+    parser.add_argument("--small", action="store_true",
+                        help="the part cuda in miniature, on the demo model: a trial")  # fmt: skip
     parser.add_argument("--table", type=Path, metavar="JSON", help="only print an earlier result")
     options = parser.parse_args(arguments)
     if options.table:
@@ -124,15 +141,21 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         print(shown)
         return 0
+    if unknown := sorted(set(options.parts) - set(parts.PARTS)):
+        parser.error(f"unknown part {unknown[0]!r}, expected some of {', '.join(parts.PARTS)}")
+    options.parts = options.parts or [name for name in parts.PARTS if name != "cuda"]
+    gpu = graphics_card() if "cuda" in options.parts and options.device == "cuda" else ""
+    if gpu is None:
+        parser.error("no CUDA here (for a trial in miniature: cuda --device cpu --small)")
     bench = prepare(options)
-    record = {"machine": machine(options.threads), "quick": options.quick, "rows": []}
+    record = {"machine": machine(bench.threads, gpu), "quick": options.quick, "rows": []}
     result = options.folder / "benchmarks.json"
-    for name in options.only:
-        start = time.perf_counter()
-        print(f"{name} ...", end=" ", file=sys.stderr, flush=True)
-        record["rows"] += [row.as_dict() for row in parts.run(name, bench)]
-        print(f"{time.perf_counter() - start:.0f} s", file=sys.stderr)
-        result.write_text(json.dumps(record, indent=1) + "\n")  # at once: a later part may fail
+    start = time.perf_counter()
+    for name in options.parts:
+        for row in parts.run(name, bench):
+            record["rows"].append(row.as_dict())
+            print(f"{time.perf_counter() - start:.0f} s: {name}, {row.measure}", file=sys.stderr)
+            result.write_text(json.dumps(record, indent=1) + "\n")  # at once: a later one may fail
     print(text(record))
     print(f"\n{result}")
     return 0

@@ -17,7 +17,7 @@ from medclip_helpers.prompts import process_class_prompts
 
 
 def load_full(world: Path):
-    return load_medclip(world / "weights", device="cpu")
+    return load_medclip(world / "weights-vit", device="cpu")
 
 
 def read_prompts(world: Path, count: int = 10) -> dict[str, list[str]]:
@@ -81,7 +81,7 @@ def read_dataset(world: Path, images: str):
 def loader(world: Path, count: int):
     from medclip_helpers.data import MedCLIPCollator
 
-    processor = MedCLIPProcessor.from_pretrained(world / "weights")
+    processor = MedCLIPProcessor.from_pretrained(world / "weights-vit")
     batches = torch.utils.data.DataLoader(
         torch.utils.data.Subset(read_dataset(world, "images"), range(count)),
         batch_size=50,

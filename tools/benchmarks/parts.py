@@ -6,13 +6,14 @@ import shutil
 import statistics
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from .report import Row
-from .sides import Bench, Failed, Measured, alternate, fresh
+from .sides import ROOT, Bench, Failed, Measured, alternate, fresh
 
 SIDE = 1024  # pixels, of the images that world.py draws
 
@@ -124,11 +125,18 @@ class _Host(ThreadingHTTPServer):
 @contextmanager
 def _weight_host(bench: Bench) -> Iterator[str]:
     """The address of a server on this machine that plays the weights' host."""
-    served = bench.world / "served"
+    served, name = bench.world / "served", "medclip-vit-pretrained.zip"
+    served.mkdir(exist_ok=True)
+    if not (served / name).is_file():  # a zip, and a text file with the address of the zip
+        with zipfile.ZipFile(
+            served / f"{name}.part", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as made:
+            made.write(bench.world / "weights-vit" / "pytorch_model.bin", "pytorch_model.bin")
+        (served / f"{name}.part").rename(served / name)
     handler = partial(_Quiet, directory=str(served))
     with _Host(("127.0.0.1", 0), handler) as server:
         url = f"http://127.0.0.1:{server.server_port}"
-        (served / "address.txt").write_text(f"{url}/medclip-vit-pretrained.zip")
+        (served / "address.txt").write_text(f"{url}/{name}")
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
             yield url
@@ -202,15 +210,34 @@ def sampling(bench: Bench) -> list[Row]:
     return [_row("sampling", "build, 50,000 sentences", "s", built), *rows]
 
 
-def cuda(bench: Bench) -> list[Row]:
-    found = alternate(bench, "everything", {"cuda": 1}, 0)["cuda"].found
-    if not found:
-        return [Row("cuda", "images/s, peak memory, training step", note="no CUDA here")]
-    sides: dict[tuple[str, str], dict[str, float]] = {}
-    for key, (value,) in found.items():
-        measure, unit, side = key.split("|")
-        sides.setdefault((measure, unit), {})[side] = value
-    return [Row("cuda", *names, **values) for names, values in sides.items()]
+def cuda(bench: Bench) -> Iterator[Row]:
+    """A process for each case, so that one that fails, or fills the memory, costs itself alone."""
+    encoders = ({"encoder": "vit"}, {"encoder": "resnet"})
+    precisions = ("float32", "bfloat16", "float16") if bench.device == "cuda" else ("float32",)
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    cases = {
+        "parity": encoders,
+        "inference": encoders,
+        "files": ({},),
+        "pretraining": tuple({"precision": name} for name in precisions),
+        "resume": ({},),
+        "variants": encoders,
+        "notebook": tuple({"name": name} for name in (names[:1] if bench.small else names)),
+    }
+    for case, several in cases.items():
+        for options in several[:1] if bench.small else several:
+            options = {"device": bench.device, "small": bench.small, **options}
+            try:
+                found = alternate(bench, case, {"cuda": 1}, 0, options)["cuda"].found
+            except Failed as error:
+                yield _failed("cuda", f"{case} failed", error, bench)
+                continue
+            sides: dict[tuple[str, str], dict[str, float]] = {}
+            for key, (value,) in found.items():
+                measure, unit, side = key.split("|")
+                sides.setdefault((measure, unit), {})[side] = value
+            for names_of, values in sides.items():
+                yield Row("cuda", *names_of, **values)
 
 
 PARTS = {
@@ -227,9 +254,13 @@ PARTS = {
 }
 
 
-def run(name: str, bench: Bench) -> list[Row]:
+def _failed(part: str, measure: str, error: Failed, bench: Bench) -> Row:
+    return Row(part, measure, note=f"{error} (see {bench.log.name})")
+
+
+def run(name: str, bench: Bench) -> Iterator[Row]:
     """The rows of a part; one row with the reason if it could not be measured."""
     try:
-        return PARTS[name](bench)
+        yield from PARTS[name](bench)
     except Failed as error:
-        return [Row(name, "failed", note=f"{error} (see {bench.log.name})")]
+        yield _failed(name, "failed", error, bench)

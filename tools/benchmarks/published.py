@@ -25,7 +25,7 @@ def _patch(world: Path) -> None:
         return BertModel(BertConfig(vocab_size=28996, **settings))
 
     def tokenizer(name):
-        return BertTokenizerFast(str(world / "weights" / "vocab.txt"), do_lower_case=True)
+        return BertTokenizerFast(str(world / "weights-vit" / "vocab.txt"), do_lower_case=True)
 
     transformers.AutoModel.from_pretrained = build
     transformers.AutoTokenizer.from_pretrained = tokenizer
@@ -58,7 +58,7 @@ def _classify(world: Path, count: int = 10):
     from medclip.prompts import process_class_prompts
 
     processor = MedCLIPProcessor()
-    classifier = PromptClassifier(_model(str(world / "weights")), ensemble=True).eval()
+    classifier = PromptClassifier(_model(str(world / "weights-vit")), ensemble=True).eval()
     prompts = json.loads((world / "prompts.json").read_text())
     prompt_inputs = process_class_prompts({name: some[:count] for name, some in prompts.items()})
 
@@ -93,7 +93,7 @@ def texts(world: Path, count: int):
     _patch(world)
     from medclip import MedCLIPProcessor
 
-    model, processor = _model(str(world / "weights")), MedCLIPProcessor()
+    model, processor = _model(str(world / "weights-vit")), MedCLIPProcessor()
     lines = json.loads((world / "texts.json").read_text())[:count]
 
     @torch.no_grad()
@@ -111,7 +111,7 @@ def load(world: Path, warm: bool, url: str, scratch: str):
     from medclip import constants
 
     constants.PRETRAINED_URL_MEDCLIP_VIT = f"{url}/address.txt"
-    folder = world / "weights" if warm else f"{scratch}/published"
+    folder = world / "weights-vit" if warm else f"{scratch}/published"
     return lambda: touch_weights(_model(str(folder)))
 
 

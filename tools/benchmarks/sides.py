@@ -25,6 +25,7 @@ class Bench:
 
     world: folder that `world.py` wrote. log: file for what the sides print.
     ours, published: their Python; published is None where that side is left out.
+    device, small: of the part "cuda", which can be tried in miniature on a CPU.
     """
 
     world: Path
@@ -33,6 +34,8 @@ class Bench:
     published: Path | None
     threads: int = 2
     quick: bool = False
+    device: str = "cuda"
+    small: bool = False
 
     def python(self, side: str) -> Path:
         return self.published if side == "published" else self.ours
@@ -44,7 +47,8 @@ class Bench:
         threads = str(self.threads)
         chosen = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         chosen |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        chosen["PYTHONPATH"] = "" if side == "published" else str(ROOT)
+        path = [] if side == "published" else [str(ROOT), os.environ.get("PYTHONPATH", "")]
+        chosen["PYTHONPATH"] = os.pathsep.join(filter(None, path))
         return os.environ | chosen
 
 

@@ -50,12 +50,12 @@ def _shares(spans: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     return found | {"outside": outside, "seconds": (end - begin) / (len(spans["forward"]) - 2)}
 
 
-def step(world: Path, steps: int, batch_size: int, **settings):
+def step(world: Path, steps: int, batch_size: int, model_and_processor=None, **settings):
     """Shares of a step on the CPU, or where the `settings` of a `TrainingConfig` say.
 
     Of steps on a GPU each part waits for the GPU, so that its work counts where it was asked for.
     """
-    model, processor = load_full(world)
+    model, processor = model_and_processor or load_full(world)
     dataset = read_dataset(world, "images")
     folder = world / "training"
     config = TrainingConfig(

@@ -1,9 +1,9 @@
 """What both sides read: weights, images, prompts and manifests, the same for all.
 
-    python world.py FOLDER PARITY
+    python world.py FOLDER PARITY [ENCODER ...]
 
-A folder that is complete is left as it is. PARITY is the folder with `weights.py`,
-`spec-vit.json` and `vocab.txt`: stand-ins for the published weights, in the published format.
+What is complete is left as it is. PARITY is the folder with `weights.py`, `vocab.txt` and for each
+ENCODER ("vit", "resnet") its spec: stand-ins for the published weights, in the published format.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +29,13 @@ FILES, SIDE = 32, 1024  # drawn images and their width in pixels, as in the NIH 
 SENTENCES, STUDIES = 50_000, 500
 
 
-def write_weights(folder: Path, parity: Path) -> None:
+def write_weights(folder: Path, parity: Path, encoder: str) -> None:
     sys.path.insert(0, str(parity))
     from weights import state_dict_from_spec
 
-    folder.mkdir()
-    spec = json.loads((parity / "spec-vit.json").read_text())
+    spec = json.loads((parity / f"spec-{encoder}.json").read_text())
     torch.save(state_dict_from_spec(spec), folder / "pytorch_model.bin")
     shutil.copy(parity / "vocab.txt", folder)
-    # As the published server has it: a zip, and a text file with the address of the zip.
-    served = folder.parent / "served"
-    served.mkdir()
-    archive = served / "medclip-vit-pretrained.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as zipped:
-        zipped.write(folder / "pytorch_model.bin", "pytorch_model.bin")
 
 
 def write_images(folder: Path) -> None:
@@ -81,17 +75,32 @@ def write_manifests(folder: Path) -> None:
     manifest.to_csv(local / "images-meta.csv")
 
 
-def main() -> None:
-    folder, parity = Path(sys.argv[1]), Path(sys.argv[2])
-    if (folder / "complete").is_file():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def write_data(folder: Path) -> None:
     write_images(folder)
     write_texts(folder)
     write_manifests(folder)
-    write_weights(folder / "weights", parity)
+
+
+@contextmanager
+def once(folder: Path) -> Iterator[bool]:
+    """Whether `folder` is to be filled; it is marked as complete afterwards."""
+    missing = not (folder / "complete").is_file()
+    if missing:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    yield missing
     (folder / "complete").touch()
+
+
+def main() -> None:
+    folder, parity, *encoders = map(Path, sys.argv[1:])
+    with once(folder) as missing:
+        if missing:
+            write_data(folder)
+    for encoder in map(str, encoders):
+        with once(folder / f"weights-{encoder}") as missing:
+            if missing:
+                write_weights(folder / f"weights-{encoder}", parity, encoder)
 
 
 if __name__ == "__main__":
