@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from functools import partial
 
 import numpy as np
 import pydicom
@@ -26,11 +27,15 @@ from pydicom.uid import (
 )
 
 from .finding import has_no_preamble
-from .pixels import check_size
+from .pixels import by_value, check_size
 
 # Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
 BLANKABLE = (
     "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
+)  # fmt: skip
+# What makes other greys of stored values, besides MONOCHROME1.
+TRANSFORMS = (
+    "ModalityLUTSequence", "RescaleSlope", "VOILUTSequence", "WindowCenter", "PixelPaddingValue"
 )  # fmt: skip
 # Markers that begin a JPEG frame header, and JPEG-LS's.
 JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
@@ -38,6 +43,8 @@ JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 def read_dicom(file, name: str) -> np.ndarray:
     """The first frame of an open file as a viewer shows it: (height, width), or with 3 channels.
+
+    Its 8-bit values are shown as they are, any others by their range.
 
     Raises ValueError, or whatever pydicom and its decoders raise for a damaged file.
     """
@@ -55,16 +62,26 @@ def read_dicom(file, name: str) -> np.ndarray:
     frames = int(dataset.get("NumberOfFrames", 1))
     if frames > 1:
         warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=2)
-    stored = pixel_array(dataset, index=0)
+    stored = pixel_array(dataset, index=0, view_only=True)
     meaning = dataset.get("PhotometricInterpretation")
     if meaning == "PALETTE COLOR":
         return apply_color_lut(stored, dataset)
     if stored.ndim != 2:
         return stored
+    changed = any(tag in dataset for tag in TRANSFORMS)
+    inverted = meaning == "MONOCHROME1" and stored.dtype != np.uint8
+    # Pixel by pixel, in float64, it takes longer than all else where the file is not compressed.
+    if (changed or inverted) and stored.dtype.itemsize <= 2:
+        return by_value(partial(_shown, dataset), stored)
+    return _shown(dataset, stored)
+
+
+def _shown(dataset, stored: np.ndarray) -> np.ndarray:
+    """What a viewer shows for stored values of any shape."""
     pixels = apply_voi_lut(apply_modality_lut(stored, dataset), dataset)
-    if meaning == "MONOCHROME1":
-        top = 255 if pixels.dtype == np.uint8 else pixels.max()
-        pixels = top - pixels if top == 255 else top - pixels.astype(np.float64)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        kept = pixels.dtype == np.uint8
+        pixels = 255 - pixels if kept else pixels.max() - pixels.astype(np.float64)
     padding = _padding(dataset, stored)
     if padding.any() and not padding.all():
         pixels = np.where(padding, pixels[~padding].min(), pixels)

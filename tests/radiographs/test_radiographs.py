@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -12,12 +13,12 @@ import pydicom.data
 import pytest
 import torch
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomFileLike
 from pydicom.fileset import FileSet
 from pydicom.filewriter import write_dataset
-from pydicom.pixels import get_encoder
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_encoder
 from pydicom.uid import (
     MPEG4HP41,
     DeflatedExplicitVRLittleEndian,
@@ -105,6 +106,14 @@ def test_8_bit_values_are_kept(tmp_path):
     assert same(read_radiograph(RAMP), RAMP)
     assert same(read_radiograph(Image.fromarray(RAMP)), RAMP)
     assert same(read_radiograph(io.BytesIO((tmp_path / "a.png").read_bytes())), RAMP)
+
+
+def test_what_is_read_is_no_view_of_its_source():
+    array, picture = RAMP.copy(), Image.fromarray(RAMP)
+    read = [read_radiograph(source) for source in (array, torch.from_numpy(array), picture)]
+    array[:] = 7
+    picture.paste(7, (0, 0, 16, 16))
+    assert all(same(image, RAMP) for image in read)
 
 
 def test_16_bit_png_is_scaled_by_its_range(tmp_path):
@@ -417,6 +426,75 @@ def test_dicom_window_is_a_ramp_and_can_be_inverted(dtype, tmp_path):
     assert same(read_radiograph(file), 255 - WINDOWED)
 
 
+def lookup_table(values: np.ndarray) -> Dataset:
+    """Of stored values from 0, to 16 bits."""
+    table = Dataset()
+    table.LUTDescriptor = [len(values), 0, 16]
+    table.LUTData = values.astype("<u2").tobytes()
+    table["LUTData"].VR = "OW"
+    return table
+
+
+# Not even monotonous, and brightest where no pixel below is: that must not count.
+JAGGED = lookup_table(np.where(np.arange(250) % 4, 65535, np.arange(250) * 7919 % 50_000))
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"RescaleSlope": -0.37, "RescaleIntercept": 5.1},
+        {"WindowCenter": 47.3, "WindowWidth": 70.7},
+        {"WindowCenter": 47, "WindowWidth": 70, "VOILUTFunction": "SIGMOID"},
+        {"VOILUTSequence": [JAGGED]},
+        {"ModalityLUTSequence": [JAGGED], "PixelPaddingValue": 8},
+    ],
+    ids=lambda attributes: next(iter(attributes), "nothing"),
+)
+def test_dicom_transforms_are_those_of_all_pixels_together(
+    attributes, dtype, photometric, tmp_path
+):
+    """What pydicom makes of the whole image in float64, scaled by the range of what is seen."""
+    pixels = np.random.default_rng(0).integers(0, 31, (40, 30)).astype(dtype) * 4
+    file = write_dicom(
+        tmp_path / "a.dcm", pixels, photometric, **attributes,
+        PixelRepresentation=int(np.issubdtype(dtype, np.signedinteger)),
+    )  # fmt: skip
+    dataset = pydicom.dcmread(file)
+    shown = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
+    kept = shown.dtype == np.uint8
+    values = shown.astype(np.float64)
+    if photometric == "MONOCHROME1":
+        values = (255 if kept else values.max()) - values
+    image = pixels != attributes.get("PixelPaddingValue", -1)
+    low, high = values[image].min(), values[image].max()
+    values[~image] = low
+    expected = values if kept else ((values - low) / (high - low) * 255).round()
+    assert same(read_radiograph(file), expected)
+
+
+def test_an_inverted_signed_dicom_whose_brightest_value_is_255(tmp_path):
+    pixels = np.linspace(-32768, 255, 256).astype(np.int16).reshape(16, 16)
+    file = write_dicom(tmp_path / "a.dcm", pixels, "MONOCHROME1", PixelRepresentation=1)
+    assert abs(np.asarray(read_radiograph(file), int) - RAMP[::-1, ::-1]).max() <= 1
+
+
+def test_a_deep_dicom_is_read_without_copies_in_floating_point(tmp_path):
+    pixels = (np.arange(1 << 20) % 4096).astype(np.uint16).reshape(1024, 1024)
+    settings = {"RescaleSlope": 1, "RescaleIntercept": 0, "WindowCenter": 2000, "WindowWidth": 999}
+    file = write_dicom(tmp_path / "a.dcm", pixels, "MONOCHROME1", PixelPaddingValue=1, **settings)
+    read_radiograph(file)
+    tracemalloc.start()
+    try:
+        read_radiograph(file)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * pixels.size  # bytes: one float64 a pixel
+
+
 def test_the_first_of_two_dicom_windows_applies(tmp_path):
     windows = {"WindowCenter": [128, 40], "WindowWidth": [100, 20]}
     file = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16), **windows)
@@ -444,10 +522,7 @@ def test_a_negative_rescale_slope_turns_bright_into_dark(tmp_path):
 
 
 def test_dicom_voi_lut_is_applied(tmp_path):
-    table = pydicom.Dataset()
-    table.LUTDescriptor = [256, 0, 16]
-    table.LUTData = (65535 - np.arange(256) * 257).astype("<u2").tobytes()
-    table["LUTData"].VR = "OW"
+    table = lookup_table(65535 - np.arange(256) * 257)
     file = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16), VOILUTSequence=[table])
     assert same(read_radiograph(file), 255 - RAMP)
 
