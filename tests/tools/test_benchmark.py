@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from medclip_helpers.demo import draw_phantom
+from medclip_helpers.radiographs import read_radiograph
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -151,10 +155,12 @@ def test_a_small_part_runs(benchmarks, bench):
 
 # --- the rows of every part -----------------------------------------------------------------------
 
-SECONDS = {"ours": 2, "published": 30, "bare": 1, "training": 2, "explorer": 2, "cuda": 2}
+SECONDS = {"ours": 2, "published": 30, "bare": 1, "training": 2, "explorer": 2, "reading": 2,
+           "cuda": 2}  # fmt: skip
 PEAKS = {"ours": 700, "published": 900, "bare": 500}
 FOUND = {  # what the cases return
     "load": {"parameters": 100 * (1 << 20) / 4},  # 100 MB of weights
+    "stages": {"PNG|open": 1, "PNG|decode": 9, "JPEG|open": 1, "JPEG|decode": 2},
     "step": {"forward": 0.2, "backward": 0.5, "optimizer": 0.2, "clipping": 0.05, "outside": 0.1,
              "seconds": 3},
     "growth": {"fresh": 0.2, "used": 0.3},
@@ -252,6 +258,11 @@ ROWS = {
         "load, warm": ("s", {"ours": 2, "published": 30}, {"most": 2}),
         "load, warm: peak memory": ("x weights", {"ours": 4, "published": 6}, {"most": 1.3}),
     },
+    "reading": {
+        f"{name}, {side} x {side}": ("ms", {"ours": ms}, {})
+        for side in (1024, 2048)
+        for name, ms in {"PNG": 10, "JPEG": 3}.items()
+    },
     "loader": {
         f"pretraining loader, images of {MEGA}": (
             "items/s",
@@ -330,6 +341,21 @@ def test_growth_is_warm_before_it_is_measured(monkeypatch, tmp_path):
     assert called == [10]
     call()
     assert called == [10, 1000]
+
+
+def test_the_stages_of_reading(benchmarks, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(TOOLS / "benchmarks")
+    reading = importlib.import_module("reading")
+    grey = draw_phantom(0, size=64).image
+    files = reading.write_files(tmp_path / "reading", 64)
+    for name, file in files.items():
+        read = np.asarray(read_radiograph(file), int)
+        changed = "16 bits" in name or name in ("JPEG", "JPEG, RGB", "DICOM JPEG")
+        assert abs(read - grey).max() <= (40 if changed else 0), name
+    found = reading.stages(tmp_path, 64)()
+    every = ["open", "decode", "grey", "square", "resize", "normalise"]
+    assert list(found) == [f"{name}|{stage}" for name in files for stage in every]
+    assert min(found.values()) > 0
 
 
 def test_memory_is_measured(benchmarks):

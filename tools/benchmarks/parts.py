@@ -144,6 +144,22 @@ def _weight_host(bench: Bench) -> Iterator[str]:
             server.shutdown()
 
 
+def reading(bench: Bench) -> list[Row]:
+    rows = []
+    for side in (SIDE,) if bench.quick else (SIDE, 2 * SIDE):
+        rounds = 3 if bench.quick else 20
+        found = alternate(bench, "stages", {"reading": 1}, rounds, {"side": side})["reading"]
+        files: dict[str, dict[str, float]] = {}
+        for key in found.found:
+            name, stage = key.split("|")
+            files.setdefault(name, {})[stage] = found.value(key)
+        for name, stages in files.items():
+            note = ", ".join(f"{stage} {ms:.2f}" for stage, ms in stages.items())
+            whole = sum(stages.values())
+            rows.append(Row("reading", f"{name}, {side} x {side}", "ms", whole, note=note))
+    return rows
+
+
 def loader(bench: Bench) -> list[Row]:
     count = 50 if bench.quick else 200
     found = alternate(bench, "loader", {"published": 1, "ours": 1}, 3, {"count": count})
@@ -245,6 +261,7 @@ PARTS = {
     "files": files,
     "text": texts,
     "load": load,
+    "reading": reading,
     "loader": loader,
     "step": step,
     "growth": growth,
