@@ -27,6 +27,7 @@ from ..constants import (
     UNTRAINED_NOTE,
 )
 from ..data import MedCLIPCollator
+from ..engines import attention_of_any_length
 from ..hub import locked_folder
 from ..losses import ImageTextContrastiveLoss
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
@@ -158,7 +159,8 @@ class MedCLIPTrainer(Trainer):
         if self.config.loss == "semantic":
             batch["img_labels"] = inputs["image_labels"]
             batch["text_labels"] = inputs["text_labels"]
-        loss = model(**batch)["loss_value"]
+        with attention_of_any_length():
+            loss = model(**batch)["loss_value"]
         if not loss.isfinite():
             raise self._stopped(f"the loss is {loss.item()} at step {self.state.global_step + 1}")
         return loss

@@ -54,6 +54,15 @@ def test_float32_leaves_an_autocast_of_the_caller_be():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_does_without_plans_for_each_length(precision):
+    there = torch.backends.cuda.cudnn_sdp_enabled
+    assert there()
+    with reduced_precision(precision, "cpu"):
+        assert not there() and torch.backends.cuda.flash_sdp_enabled()
+    assert there()
+
+
 def test_a_model_computes_in_its_precision_and_scores_in_float32():
     reference, processor = load_medclip("demo", "cpu")
     model = copy.deepcopy(reference)

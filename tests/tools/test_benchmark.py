@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from medclip_helpers.demo import draw_phantom
 from medclip_helpers.radiographs import read_radiograph
@@ -36,8 +37,31 @@ def test_help_names_every_part(benchmarks):
 
 
 def test_unknown_part_is_an_error():
-    done = run("--only", "everything", check=False)
-    assert done.returncode == 2 and "invalid choice: 'everything'" in done.stderr
+    done = run("everything", check=False)
+    assert done.returncode == 2 and "unknown part 'everything', expected some of" in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_that_is_said():
+    done = run("cuda", check=False)
+    assert done.returncode == 2 and "no CUDA here" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_part_for_a_gpu_runs_in_miniature(tmp_path):
+    """So that it works on the day that there is a GPU."""
+    done = run("cuda", "--device", "cpu", "--small", "--folder", tmp_path)
+    record = json.loads((tmp_path / "benchmarks.json").read_text())
+    rows = {row["measure"]: row for row in record["rows"]}
+    assert not [measure for measure in rows if "failed" in measure], done.stdout
+    assert all(row["part"] == "cuda" and row["ours"] is not None for row in rows.values())
+    for half in ("the same again", "killed and continued"):
+        assert rows[f"demo model, 4 steps, {half}: largest change of a weight"]["ours"] == 0
+    changes = [rows[f"vit, largest change of a logit, {name}"]["ours"]
+               for name in ("float32, TF32 in nothing", "bfloat16")]  # fmt: skip
+    assert changes[0] == 0 < changes[1] < 0.5
+    for start in ("vit, batch 4, float32", "4 PNG files of", "pretraining, batch 4", "notebook 00"):
+        assert any(measure.startswith(start) for measure in rows)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +166,14 @@ def test_sides_take_turns_in_processes_of_their_own(benchmarks, bench, monkeypat
 
 
 def test_a_side_that_fails_is_a_row_with_the_reason(benchmarks, bench):
-    rows = benchmarks("parts").run("growth", bench)  # the world's images are not there
+    rows = [*benchmarks("parts").run("growth", bench)]  # the world's images are not there
     assert len(rows) == 1 and rows[0].measure == "failed"
     assert "FileNotFoundError" in rows[0].note and "images" in rows[0].note
 
 
 def test_a_small_part_runs(benchmarks, bench):
     bench.quick = True
-    rows = benchmarks("parts").run("explorer", bench)
+    rows = [*benchmarks("parts").run("explorer", bench)]
     assert len(rows) == 4 and all(row.unit == "s" and row.ours > 0 for row in rows)
 
 
@@ -166,8 +190,8 @@ FOUND = {  # what the cases return
     "growth": {"fresh": 0.2, "used": 0.3},
     "changes": {"one text edited": 0.1, "matrix of all images": 0.4},
     "sampling": {"built": 5},
-    "everything": {"batch 1, float32|ms|ours": 5, "batch 1, float32|ms|bare": 4,
-                   "batch 1, float32, peak memory|GiB|ours": 2},
+    "inference": {"batch 1, float32|ms|ours": 5, "batch 1, float32|ms|bare": 4,
+                  "batch 1, float32, peak memory|GiB|ours": 2},
 }  # fmt: skip
 
 
@@ -184,8 +208,9 @@ def has_case(side: str, case: str, options: dict) -> bool:
 def played(benchmarks, bench, monkeypatch):
     """part -> its rows {measure: (unit, {side: value}, aims)}, of measurements that are played."""
     parts, Measured = benchmarks("parts"), benchmarks("sides").Measured
-    bench.published = Path(sys.executable)
+    bench.published, bench.small = Path(sys.executable), True
     (bench.world / "served").mkdir()
+    (bench.world / "served" / "medclip-vit-pretrained.zip").touch()
     asked = []
 
     def measured(side: str, case: str, options: dict) -> Measured:
@@ -315,11 +340,6 @@ def test_rows(part, played):
 
 def test_rows_are_known_of_every_part(benchmarks):
     assert list(ROWS) == list(benchmarks("parts").PARTS)
-
-
-def test_without_cuda_that_is_said(played, monkeypatch):
-    monkeypatch.setitem(FOUND, "everything", {})
-    assert played("cuda") == {"images/s, peak memory, training step": ("", {}, {})}
 
 
 def test_a_median_has_several_calls_behind_it(played):

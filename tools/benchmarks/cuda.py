@@ -144,8 +144,13 @@ def variants(world: Path, device: str, small: bool, encoder: str):
                 encode()
         torch.cuda.current_stream().wait_stream(stream)
         with torch.cuda.graph(recorded):
-            encode()
-        return recorded.replay
+            embeds = encode()
+
+        def replay():  # in and out of the memory that was recorded, which is held by what is named
+            recorded.replay()
+            return encode, embeds
+
+        return replay
 
     def call() -> dict[str, float]:
         found: dict[str, float] = {}
@@ -226,9 +231,9 @@ def pretraining(world: Path, device: str, small: bool, precision: str):
     """The paper's step, 100 images and as many sentences, beside bare forward and backward."""
     batch = 4 if small else 100
     model, processor = _load(world, "vit", device, small)
-    step = training.step(
-        world, steps=4 if small else 12, batch_size=batch, precision=precision,
-        model_and_processor=(model, processor), device="auto" if device == "cuda" else device,
+    step = training.step_of(
+        model, processor, world, steps=4 if small else 12, batch_size=batch, precision=precision,
+        device="auto" if device == "cuda" else device,
         num_workers=0 if small else min(16, os.cpu_count() or 1),
     )  # fmt: skip
     pixel_values = _pixels(model, processor, batch)
@@ -311,7 +316,7 @@ def resume(world: Path, device: str, small: bool):
         training = {"output_dir": str(folder / name), "max_steps": steps, "batch_size": 8}
         training |= {"checkpoint_steps": every, "keep_last": 9, "progress": False}
         training |= {"device": "auto" if device == "cuda" else device}
-        run = {"model": "demo", "images": [str(local / "images-meta.csv")]}
+        run = {"model": "demo", "images": [str(local / "dots-meta.csv")]}
         run |= {"sentences": [str(local / "sentence-label.csv")], "training": training}
         file = folder / f"{name}.yaml"
         file.write_text(json.dumps(run))  # JSON is YAML

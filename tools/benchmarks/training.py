@@ -50,17 +50,21 @@ def _shares(spans: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
     return found | {"outside": outside, "seconds": (end - begin) / (len(spans["forward"]) - 2)}
 
 
-def step(world: Path, steps: int, batch_size: int, model_and_processor=None, **settings):
-    """Shares of a step on the CPU, or where the `settings` of a `TrainingConfig` say.
+def step(world: Path, steps: int, batch_size: int):
+    """Shares of a step on the CPU."""
+    return step_of(*load_full(world), world, steps, batch_size, device="cpu")
+
+
+def step_of(model, processor, world: Path, steps: int, batch_size: int, **settings):
+    """Shares of a step where the `settings` of a `TrainingConfig` say.
 
     Of steps on a GPU each part waits for the GPU, so that its work counts where it was asked for.
     """
-    model, processor = model_and_processor or load_full(world)
     dataset = read_dataset(world, "images")
     folder = world / "training"
     config = TrainingConfig(
         output_dir=str(folder), batch_size=batch_size, max_steps=steps, logging_steps=steps,
-        progress=False, **{"device": "cpu", **settings},
+        progress=False, **settings,
     )  # fmt: skip
 
     def call():
