@@ -42,12 +42,14 @@ def classify(options: argparse.Namespace) -> int:
     from .prompts import load_class_prompts
 
     prompts = load_class_prompts(options.prompts)
-    model, processor = load_medclip(options.model, options.device, precision=options.precision)
+    model, processor = load_medclip(
+        options.model, options.device, precision=options.precision, engine=options.engine
+    )
     how = {"ensemble": not options.maximum, "batch_size": options.batch_size}
     table = classify_images(model, processor, scans, prompts, **how)
     write_text(options.out, table.to_csv(index=False))
     read = int((table["status"] == "ok").sum())
-    scored = f"{read} of {len(table)} images read, computed in {model.precision}"
+    scored = f"{read} of {len(table)} images read, computed in {model.precision} by {model.engine}"
     sys.stdout.write(f"{options.out}: {scored}. {model.note}\n")
     return int(read < len(table))
 
@@ -63,7 +65,64 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
     text = "auto (default: the fastest of the device), float32 (the reference), bfloat16, float16"
     parser.add_argument("--precision", default="auto", help=text)
+    text = "torch (default), openvino, or auto: the faster one, measured first"
+    parser.add_argument("--engine", default="torch", help=text)
     parser.add_argument("--batch-size", type=_count, help="images at once (default: by device)")
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write a folder that serves a model with ONNX Runtime or OpenVINO, without torch.
+
+    Beside both encoders stand what is done to a picture (preprocessing.json), the prompts and their
+    embeddings (prompts.json, prompts.npy), the tokenizer, and what the weights are (export.json).
+    example.py scores a picture with them.
+
+    example:
+      medclip export vit --format onnx --out served
+    """
+    import io
+    from string import Template
+
+    import numpy as np
+    import torch
+
+    from . import PromptClassifier, load_medclip
+    from .engines import write_export
+    from .hub import describe_weights, read_settings
+    from .loading import encoders_of
+    from .prompts import load_class_prompts, process_class_prompts
+
+    prompts = load_class_prompts(options.prompts)
+    model, processor = load_medclip(options.model, "cpu")
+    with torch.no_grad():
+        texts = process_class_prompts(prompts, processor)
+        embeds = PromptClassifier(model).encode_prompts(texts)
+        scale = model.compute_logits(torch.ones(1, 1), torch.ones(1, 1)).item()
+    np.save(rows := io.BytesIO(), torch.cat(list(embeds.values())).numpy())
+    words = read_settings(Path(__file__).with_name("export.yaml"))
+    example = Template(words["example"]).substitute(words["runtimes"][options.format])
+    tokenizer = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    contents = {
+        "preprocessing": vars(processor.image_processor) | words["preprocessing"],
+        "prompts": prompts,
+        "tokenizer": tokenizer | {"padding": None, "truncation": None},
+    }
+    files: dict = {f"{name}.json": json.dumps(what, indent=1) for name, what in contents.items()}
+    files |= {"prompts.npy": rows.getvalue(), "example.py": example}
+    about = {"note": model.note, **describe_weights(model), "scale": scale, **words["about"]}
+    encoders = dict(zip(("image", "text"), encoders_of(model, processor).values(), strict=True))
+    write_export(options.out, encoders, files, about, options.format, options.force)
+    sys.stdout.write(f"{options.out}: example.py shows how to use it. {model.note}\n")
+    return 0
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="vit, resnet, demo or a folder")
+    kinds = "onnx", "openvino"
+    parser.add_argument("--format", choices=kinds, default="onnx", help="default: onnx")
+    parser.add_argument("--out", type=Path, required=True, help="a folder, new or empty")
+    parser.add_argument("--prompts", default="chexpert", help="chexpert, covid, rsna or a file")
+    parser.add_argument("--force", action="store_true", help="replace what the folder holds")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -176,6 +235,7 @@ def _count(text: str) -> int:
 
 VERBS = {
     "classify": (classify, _classify_arguments),
+    "export": (export, _export_arguments),
     "run": (run, _run_arguments),
     "train": (train, _train_arguments),
     "train demo": (demo, _demo_arguments),

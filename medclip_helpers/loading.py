@@ -9,8 +9,16 @@ import torch
 from accelerate import init_empty_weights
 
 from .demo import CHECKPOINT_FOLDER
-from .engines import choose_precision
-from .hub import PUBLISHED, DownloadError, fetch_weights, fill_weights, read_checkpoint
+from .engines import Encoder, choose_engine, choose_precision, compile_encoder, is_faster
+from .hub import (
+    PUBLISHED,
+    DownloadError,
+    cache_folder,
+    describe_weights,
+    fetch_weights,
+    fill_weights,
+    read_checkpoint,
+)
 from .model import MedCLIPModel, MedCLIPVisionModel, MedCLIPVisionModelViT
 from .processor import MedCLIPProcessor
 
@@ -45,6 +53,7 @@ def load_medclip(
     device: str | torch.device = "auto",
     *,
     precision: str = "float32",
+    engine: str = "torch",
     cache_dir: str | Path | None = None,
     mirror: str | None = None,
 ) -> tuple[MedCLIPModel, MedCLIPProcessor]:
@@ -58,9 +67,14 @@ def load_medclip(
     precision: what the encoders compute in: "float32", whose numbers are the reference, "auto" (the
         fastest that the device has in hardware), "bfloat16" or "float16"; see
         `engines.choose_precision`. Weights and everything after an embedding stay in float32.
+    engine: what computes the encoders: "torch"; "openvino", on a CPU (about half a minute for the
+        first time, then an export is kept in the cache; torch computes, with a warning, where it is
+        not installed); or "auto", the one that is faster in a few calls now. OpenVINO's encoders
+        give embeddings, of pictures as the processor makes them, and refuse everything else (see
+        `engines.CompiledEncoder`).
     cache_dir, mirror: as in `hub.fetch_weights`.
 
-    Raises ValueError for an unknown name, device or precision, or a file that is no MedCLIP
+    Raises ValueError for an unknown name, device, precision or engine, or a file that is no MedCLIP
     checkpoint or not the one that was downloaded, FileNotFoundError for a path without weights, and
     `hub.DownloadError` where published weights are neither cached nor reachable, within 10 seconds
     where there is no network.
@@ -69,6 +83,7 @@ def load_medclip(
     """
     place = choose_device(device)
     chosen = choose_precision(precision, place)
+    engine = choose_engine(engine, place, chosen)
     checkpoint = read_checkpoint(_find(name, cache_dir, mirror))
     published = checkpoint.published
     if published:
@@ -90,7 +105,34 @@ def load_medclip(
         checkpoint.file.parent, whole=not published, cache_dir=cache_dir, mirror=mirror
     )
     model.precision = chosen
-    return model.to(place).eval(), processor
+    model.to(place).eval()
+    if engine != "torch":
+        _compile(model, processor, cache_folder(cache_dir) / "engines", engine)
+    return model, processor
+
+
+def encoders_of(model: MedCLIPModel, processor: MedCLIPProcessor) -> dict[str, Encoder]:
+    """{attribute of `model`: encoder and what it is exported by}; pictures have one channel."""
+    size = processor.image_processor.size
+    pixel_values = torch.linspace(-2, 2, 2 * size * size).view(2, 1, size, size)
+    texts = {"input_ids": torch.arange(8).view(2, 4)}
+    texts["attention_mask"] = texts["input_ids"].lt(6).long()  # the second text is shorter
+    return {
+        "vision_model": Encoder(model.vision_model, {"pixel_values": pixel_values}, ["images"]),
+        "text_model": Encoder(model.text_model, texts, ["texts", "tokens"]),
+    }
+
+
+def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, engine: str) -> None:
+    """Give OpenVINO the encoders' seats; for "auto" only where it computes both of them faster."""
+    weights, compiled = describe_weights(model), {}
+    for name, encoder in encoders_of(model, processor).items():
+        compiled[name] = compile_encoder(encoder, weights["sha256"], model.precision, folder)
+        if engine == "auto" and not is_faster(compiled[name], encoder, model.precision):
+            return
+    for name, module in compiled.items():
+        setattr(model, name, module)
+    model.engine, model.compiled_from = "openvino", weights
 
 
 def _find(name: str | Path, cache_dir: str | Path | None, mirror: str | None) -> Path:

@@ -223,7 +223,8 @@ class MedCLIPModel(nn.Module):
 
     `note` says what the weights are; it is saved with them and shown where their output is shown.
     `precision` is what the encoders compute in while the model is in eval mode, one of
-    `engines.PRECISIONS`; the weights stay in float32.
+    `engines.PRECISIONS`; the weights stay in float32. `engine` is what computes them, of
+    `engines.ENGINES`, and `compiled_from` says of which weights, where that is not torch.
 
     >>> model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT).from_pretrained().eval()
     """
@@ -239,7 +240,8 @@ class MedCLIPModel(nn.Module):
         self.text_model = text_model or MedCLIPTextModel()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / logit_scale_init_value)))
         self.note = UNTRAINED_NOTE
-        self.precision = "float32"
+        self.precision, self.engine = "float32", "torch"
+        self.compiled_from: dict[str, Any] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -251,9 +253,9 @@ class MedCLIPModel(nn.Module):
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(images, 1 or 3, height, width), on any device -> (images, dim), unit length, float32."""
-        dtype = self.vision_model.projection_head.weight.dtype  # the model may be in half precision
+        pixel_values = pixel_values.to(self.logit_scale)  # the model may be in half precision
         with self.autocast():
-            embeds = self.vision_model(pixel_values.to(self.device, dtype))
+            embeds = self.vision_model(pixel_values)
         return F.normalize(embeds.float(), dim=-1)
 
     def encode_text(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:

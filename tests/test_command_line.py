@@ -6,10 +6,12 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
@@ -17,7 +19,8 @@ from medclip_helpers import classify_images, experiments, load_medclip, training
 from medclip_helpers.__main__ import VERBS, main
 from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
 from medclip_helpers.demo import CHECKPOINT_FOLDER, draw_phantom, sentence_table
-from medclip_helpers.engines import choose_precision
+from medclip_helpers.engines import choose_precision, compiled
+from medclip_helpers.hub import describe_weights
 from medclip_helpers.loading import choose_device
 from medclip_helpers.prompts import load_class_prompts
 
@@ -108,7 +111,7 @@ def test_classify_writes_what_classify_images_gives(scans, tmp_path, capsys):
     how = choose_precision("auto", choose_device())  # what the machine has
     assert main(["classify", str(scans), "--model", "demo", "--out", str(out)]) == 1
     said = capsys.readouterr()
-    expected = f"{out}: 2 of 3 images read, computed in {how}. Demo model, trained on drawings"
+    expected = f"{out}: 2 of 3 images read, computed in {how} by torch. Demo model"
     assert said.out.startswith(expected)
     assert "3/3" in said.err  # the progress bar
     paths = sorted(scans.iterdir())
@@ -170,6 +173,81 @@ def test_ensemble_and_maximum_are_one_or_the_other(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["classify", "x", "--ensemble", "--maximum"])
     assert "not allowed with" in capsys.readouterr().err
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+has_engines = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("openvino", "onnx", "onnxscript", "onnxruntime")),
+    reason="medclip-helpers[engines] or onnxruntime is not installed",
+)
+
+
+@has_engines
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_export_writes_a_folder_whose_example_gives_the_scores(kind, scans, tmp_path, capsys):
+    out = tmp_path / "served"
+    assert main(["export", "demo", "--format", kind, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"{out}: example.py shows how to use it. Demo model")
+    encoders = ["image.onnx", "text.onnx"]
+    if kind == "openvino":
+        encoders = ["image.bin", "image.xml", "text.bin", "text.xml"]
+    described = ["export.json", "preprocessing.json", "prompts.json", "prompts.npy"]
+    expected = {*encoders, *described, "example.py", "tokenizer.json"}
+    assert {path.name for path in out.iterdir()} == expected
+    picture = tmp_path / "oblong.png"  # neither a square, nor of the model's size
+    Image.open(scans / "1.png").crop((3, 0, 100, 60)).save(picture)
+    environment = {**os.environ, "CI": "true"}  # in which OpenVINO reports nothing
+    command = [sys.executable, str(out / "example.py"), str(picture)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=scans)
+    *lines, note = done.stdout.splitlines()
+    scores = {name: float(score) for score, name in (line.split(maxsplit=1) for line in lines)}
+    model, processor = load_medclip("demo", "cpu")
+    prompts = load_class_prompts("chexpert")
+    table = classify_images(model, processor, [picture], prompts, progress=False)
+    assert scores == pytest.approx(table.loc[0, list(prompts)].to_dict(), abs=2e-4)
+    about = json.loads((out / "export.json").read_text())
+    assert note == about["note"] == model.note
+    assert {name: about[name] for name in ("sha256", "parameters")} == describe_weights(model)
+
+
+@has_engines
+def test_export_keeps_what_it_did_not_write(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("medclip_helpers.engines.export.export_onnx", lambda encoder: b"a model")
+    out, other = tmp_path / "served", tmp_path / "other"
+    model, processor = load_medclip("demo", "cpu")
+    with torch.no_grad():
+        model.logit_scale += 0.1
+    model.save_pretrained(other)
+    processor.save_pretrained(other)
+    arguments = ["export", str(other), "--out", str(out), "--prompts", "rsna"]
+    assert main(["export", "demo", *arguments[2:]]) == 0
+    assert main(["export", "demo", *arguments[2:]]) == 0  # of the same
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+    said = refused(arguments, capsys)
+    assert f"{out} holds an export of other weights, kind or versions" in said
+    assert "holds an export of other" in refused([*arguments, "--format", "openvino"], capsys)
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert main([*arguments, "--force"]) == 0
+    found = json.loads((out / "export.json").read_text())
+    assert found["sha256"] == describe_weights(model)["sha256"]
+    capsys.readouterr()
+    (out / "export.json").unlink()
+    assert f"{out} holds other files" in refused(arguments, capsys)
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    assert str(taken) in refused([*arguments[:3], str(taken)], capsys)
+
+
+def test_export_says_what_to_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(compiled, "find_spec", lambda name: None)
+    said = refused(["export", "demo", "--out", tmp_path / "served"], capsys)
+    assert said == (
+        "medclip export: openvino, onnx, onnxscript not installed: "
+        "python -m pip install 'medclip-helpers[engines]'\n"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- train ----------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@ from .download import DownloadError
 from .files import locked_folder, read_settings, whole_file, write_text
 from .filling import fill_weights
 from .formats import FORMAT, check_format
-from .hashing import fingerprint
+from .hashing import describe_weights, fingerprint
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
 
@@ -13,6 +13,7 @@ __all__ = [
     "PUBLISHED",
     "cache_folder",
     "check_format",
+    "describe_weights",
     "fetch_weights",
     "fill_weights",
     "fingerprint",

@@ -1,4 +1,4 @@
-"""A hash of what numbers depend on: tables, texts, pictures, settings."""
+"""A hash of what numbers depend on: tables, texts, pictures, settings, weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def fingerprint(*things: Any) -> str:
@@ -42,3 +45,18 @@ def fingerprint(*things: Any) -> str:
 
     add(things)
     return digest.hexdigest()
+
+
+def describe_weights(module: nn.Module) -> dict[str, Any]:
+    """`parameters`, their number, and `sha256` of a module's weights.
+
+    sha256: of names, types, shapes and values of its tensors, so that it does not depend on the
+        file that they came from, nor on the device that they are on.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().cpu().contiguous().numpy()
+        digest.update(f"{name} {values.dtype} {values.shape}".encode())
+        digest.update(values.tobytes())
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return {"parameters": parameters, "sha256": digest.hexdigest()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ..hub import FORMAT, check_format, read_settings, write_text
+from ..hub import FORMAT, check_format, describe_weights, read_settings, write_text
 from .environment import versions
 
 if TYPE_CHECKING:
@@ -82,23 +81,14 @@ def _rows(task: str, table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_model(model: MedCLIPModel, name: str = "") -> dict[str, Any]:
-    """`name`, `note`, `encoder`, `precision`, `parameters` and `sha256` of a model.
-
-    sha256: of names, types, shapes and values of its tensors, so that it does not depend on the
-        file that they came from, nor on the device that they are on.
-    """
-    digest = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{key} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
+    """`name`, `note`, `encoder`, `precision`, `engine`, and what `hub.describe_weights` says."""
     return {
         "name": name,
         "note": model.note,
         "encoder": model.vision_model.config["backbone"],
         "precision": model.precision,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "sha256": digest.hexdigest(),
+        "engine": model.engine,
+        **(model.compiled_from or describe_weights(model)),
     }
 
 
