@@ -75,7 +75,7 @@ def prepare(options: argparse.Namespace) -> Bench:
         small=options.small,
     )
     bench.log.unlink(missing_ok=True)
-    encoders = [] if options.small else ["vit", "resnet"] if "cuda" in options.parts else ["vit"]
+    encoders = [] if options.small else ["vit", "resnet"]
     command = [bench.ours, HERE / "world.py", bench.world, options.parity.resolve(), *encoders]
     subprocess.run(command, check=True, env=bench.environment("ours"))
     return bench

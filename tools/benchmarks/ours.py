@@ -16,8 +16,8 @@ from medclip_helpers import MedCLIPProcessor, PromptClassifier, classify_images,
 from medclip_helpers.prompts import process_class_prompts
 
 
-def load_full(world: Path):
-    return load_medclip(world / "weights-vit", device="cpu")
+def load_full(world: Path, **how):
+    return load_medclip(world / "weights-vit", device="cpu", **how)
 
 
 def read_prompts(world: Path, count: int = 10) -> dict[str, list[str]]:
@@ -31,8 +31,8 @@ def read_paths(world: Path, count: int) -> list[Path]:
     return list(itertools.islice(itertools.cycle(paths), count))
 
 
-def one_image(world: Path):
-    model, processor = load_full(world)
+def one_image(world: Path, precision: str):
+    model, processor = load_full(world, precision=precision)
     classifier = PromptClassifier(model)
     pixel_values = processor(images=read_paths(world, 1))["pixel_values"]
     prompt_inputs = process_class_prompts(read_prompts(world), processor)
@@ -46,8 +46,8 @@ def one_image(world: Path):
     return call
 
 
-def files(world: Path, count: int, prompts: int):
-    model, processor = load_full(world)
+def files(world: Path, count: int, prompts: int, precision: str):
+    model, processor = load_full(world, precision=precision)
     settings = {"prompts": read_prompts(world, prompts), "strict": True, "progress": False}
     paths = read_paths(world, count)
     return lambda: classify_images(model, processor, paths, **settings)

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from .report import Row
 from .sides import ROOT, Bench, Failed, Measured, alternate, fresh
 
+FLOAT32 = "bare is timm's own forward in float32"
 SIDE = 1024  # pixels, of the images that world.py draws
 
 
@@ -28,36 +29,80 @@ def _rates(found: dict[str, Measured], items: int) -> dict[str, list[float]]:
     return {side: [items / second for second in m.seconds] for side, m in found.items()}
 
 
+def _precisions() -> dict[str, str]:
+    """float32, and what "auto" is on this machine's CPU where that is another one."""
+    from medclip_helpers.engines import choose_precision  # loads torch
+
+    return dict.fromkeys(("float32", choose_precision("auto", "cpu")))
+
+
 def image(bench: Bench) -> list[Row]:
-    rounds = 2 if bench.quick else 6
-    found = alternate(bench, "one_image", {"published": 1, "ours": 5, "bare": 5}, rounds)
-    steady = {side: [1000 * s for s in m.seconds] for side, m in found.items()}
-    first = {side: [1000 * m.first] for side, m in found.items() if side != "bare"}
-    what = "1 image, 5 classes x 10 prompts"
-    return [
-        _row("image", f"{what}, first call", "ms", first),
-        _row("image", f"{what}, steady", "ms", steady, aims={"published": 10, "bare": 1.1}),
-    ]
+    rounds, rows = 2 if bench.quick else 6, []
+    for precision in _precisions():
+        options = {"precision": precision}
+        calls = {"published": 1, "ours": 5, "bare": 5}
+        found = alternate(bench, "one_image", calls, rounds, options)
+        steady = {side: [1000 * s for s in m.seconds] for side, m in found.items()}
+        first = {side: [1000 * m.first] for side, m in found.items() if side != "bare"}
+        what = f"1 image, 5 classes x 10 prompts, {precision}"
+        full = {"published": 10, "bare": 1.1}
+        aims = full if precision == "float32" else {"published": 40, "bare": 1 / 1.5}
+        rows += [
+            _row("image", f"{what}, first call", "ms", first),
+            _row("image", f"{what}, steady", "ms", steady, aims=aims, note=FLOAT32),
+        ]
+    return rows
 
 
 def files(bench: Bench) -> list[Row]:
     rows = []
     for count in (32,) if bench.quick else (32, 256):
-        # The published side takes a minute for 256 images: it is measured once.
-        rounds = 1 if bench.quick else {32: 5, 256: 0}[count]
-        calls = {"published": 1, "ours": 1}
-        both = alternate(bench, "files", calls, rounds, {"count": count, "prompts": 10})
-        # A prompt a class: what is held against the image encoder is not the text encoder's time.
-        options = {"count": count, "prompts": 1}
-        single = alternate(bench, "files", {"ours": 1, "bare": 1}, max(rounds, 2), options)
-        what = f"{count} PNG files of {SIDE} x {SIDE}"
-        peaks = {side: [m.peak_mb] for side, m in (single | both).items()}
-        rows += [
-            _row("files", f"{what}, 5 x 10 prompts", "images/s", _rates(both, count)),
-            _row("files", f"{what}, 5 x 1 prompts", "images/s", _rates(single, count),
-                 aims={"bare": 1.15}),
-            _row("files", f"{what}: peak memory of the process", "MB", peaks),
-        ]  # fmt: skip
+        for precision in _precisions():
+            # The published side takes minutes for 256 images: it is measured once.
+            rounds = 1 if bench.quick else {32: 5, 256: 0}[count]
+            calls = {"published": 1, "ours": 1}
+            options = {"count": count, "precision": precision}
+            both = alternate(bench, "files", calls, rounds, {**options, "prompts": 10})
+            # A prompt a class: what is held against the image encoder is not the text encoder's.
+            single = alternate(
+                bench, "files", {"ours": 1, "bare": 1}, max(rounds, 2), {**options, "prompts": 1}
+            )
+            what = f"{count} PNG files of {SIDE} x {SIDE}, {precision}"
+            peaks = {side: [m.peak_mb] for side, m in (single | both).items()}
+            rows += [
+                _row("files", f"{what}, 5 x 10 prompts", "images/s", _rates(both, count),
+                     aims={"published": 9} if count == 256 else {}),
+                _row("files", f"{what}, 5 x 1 prompts", "images/s", _rates(single, count),
+                     aims={"bare": 1.15 if precision == "float32" else 1 / 1.4}, note=FLOAT32),
+                _row("files", f"{what}: peak memory of the process", "MB", peaks),
+            ]  # fmt: skip
+    return rows
+
+
+def modes(bench: Bench) -> list[Row]:
+    """Ratios of one process, which two processes on a busy machine do not give."""
+    rounds, rows = 3 if bench.quick else 15, []
+    for encoder in ("vit",) if bench.quick else ("vit", "resnet"):
+        for batch in (1,) if bench.quick else (1, 8, 32):
+            options = {"encoder": encoder, "batch": batch, "rounds": rounds}
+            found = alternate(bench, "one_image", {"modes": 1}, 0, options)["modes"].found
+            rows += _mode_rows(f"{encoder}, {batch} at once", found, batch, encoder == "vit")
+    count = 32 if bench.quick else 256
+    options = {"count": count, "rounds": 1 if bench.quick else 3}
+    found = alternate(bench, "many_files", {"modes": 1}, 0, options)["modes"].found
+    return rows + _mode_rows(f"{count} PNG files of {SIDE} x {SIDE}", found, count, True, 1.4)
+
+
+def _mode_rows(
+    what: str, found: dict[str, list[float]], items: int, aimed: bool, half: float = 1.5
+) -> list[Row]:
+    """A row for each mode; half: how many times as fast as bare float32 it is to be in bfloat16."""
+    bare, rows = [items / seconds for seconds in found["bare"]], []
+    for name in [name for name in found if name != "bare"]:
+        least = {"bfloat16": half, "OpenVINO bfloat16": 1.9}.get(name)
+        aims = {"bare": 1 / least} if least and aimed else {}
+        rates = {"ours": [items / seconds for seconds in found[name]], "bare": bare}
+        rows.append(_row("modes", f"{what}, {name}", "images/s", rates, aims=aims, note=FLOAT32))
     return rows
 
 
@@ -259,6 +304,7 @@ def cuda(bench: Bench) -> Iterator[Row]:
 PARTS = {
     "image": image,
     "files": files,
+    "modes": modes,
     "text": texts,
     "load": load,
     "reading": reading,

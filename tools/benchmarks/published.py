@@ -69,14 +69,14 @@ def _classify(world: Path, count: int = 10):
     return prepare, torch.no_grad()(classifier)
 
 
-def one_image(world: Path):
+def one_image(world: Path, precision: str):
     _patch(world)
     prepare, classifier = _classify(world)
     inputs = prepare([Image.open(world / "images" / "00.png")])
     return lambda: classifier(**inputs)["logits"]
 
 
-def files(world: Path, count: int, prompts: int):
+def files(world: Path, count: int, prompts: int, precision: str):
     _patch(world)
     prepare, classifier = _classify(world, prompts)
     paths = sorted((world / "images").iterdir())
