@@ -107,8 +107,8 @@ def export(options: argparse.Namespace) -> int:
         "prompts": prompts,
         "tokenizer": tokenizer | {"padding": None, "truncation": None},
     }
-    files: dict = {f"{name}.json": json.dumps(what, indent=1) for name, what in contents.items()}
-    files |= {"prompts.npy": rows.getvalue(), "example.py": example}
+    files = {f"{name}.json": json.dumps(what, indent=1).encode() for name, what in contents.items()}
+    files |= {"prompts.npy": rows.getvalue(), "example.py": example.encode()}
     about = {"note": model.note, **describe_weights(model), "scale": scale, **words["about"]}
     encoders = dict(zip(("image", "text"), encoders_of(model, processor).values(), strict=True))
     write_export(options.out, encoders, files, about, options.format, options.force)

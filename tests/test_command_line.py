@@ -228,6 +228,10 @@ def test_export_keeps_what_it_did_not_write(tmp_path, capsys, monkeypatch):
     said = refused(arguments, capsys)
     assert f"{out} holds an export of other weights, kind or versions" in said
     assert "holds an export of other" in refused([*arguments, "--format", "openvino"], capsys)
+    with monkeypatch.context() as broken:
+        broken.setattr("medclip_helpers.engines.export.export_onnx", lambda encoder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*arguments, "--force"])
     assert {path: path.read_bytes() for path in out.iterdir()} == before
     assert main([*arguments, "--force"]) == 0
     found = json.loads((out / "export.json").read_text())

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..hub import FORMAT, read_settings, whole_file, write_text
+from ..hub import FORMAT, read_settings, write_text
 from .compiled import LIBRARIES, CompiledEncoder, import_openvino
 
 FORMATS = ("onnx", "openvino")
-MANIFEST = "export.json"
 NEAR = 1e-3  # of an embedding's largest number; float32 alone is some 1e-6 of it off
 
 
@@ -70,7 +69,7 @@ def export_onnx(encoder: Encoder) -> bytes:
 def write_export(
     folder: str | Path,
     encoders: Mapping[str, Encoder],
-    files: Mapping[str, str | bytes],
+    files: Mapping[str, bytes],
     about: Mapping[str, Any],
     kind: str = "onnx",
     force: bool = False,
@@ -78,7 +77,7 @@ def write_export(
     """Write `<name>.onnx` of each encoder, or `<name>.xml` and `<name>.bin`, and `files` with them.
 
     about: what the weights are, as JSON has it. kind: one of FORMATS. `export.json` holds both, and
-    the versions; it is written last, so that a folder with it is whole.
+    the versions; a folder that has it is whole. Nothing is replaced before all is exported.
 
     Raises ValueError for another kind, and without `force` for a folder with an export of other
     weights, kind or versions, or with other files; OSError for one that cannot be written to; and
@@ -89,25 +88,23 @@ def write_export(
     openvino = import_openvino()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    manifest = folder / MANIFEST
+    manifest = folder / "export.json"
     about = {"format": FORMAT, "kind": kind, "versions": export_versions(), **about}
     there = read_settings(manifest) if manifest.is_file() else {}
     if not force and there != about and any(folder.iterdir()):
         what = "an export of other weights, kind or versions" if there else "other files"
         raise ValueError(f"{folder} holds {what}: choose another folder, or replace it with force")
-    manifest.unlink(missing_ok=True)
-    for name, content in files.items():
-        with whole_file(folder / name) as part:
-            part.write_bytes(content if isinstance(content, bytes) else content.encode())
-    for name, encoder in encoders.items():
-        model = export_onnx(encoder)
-        if kind == "onnx":
-            with whole_file(folder / f"{name}.onnx") as part:
-                part.write_bytes(model)
-            continue
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            written = Path(scratch) / f"{name}.xml"
-            openvino.save_model(openvino.Core().read_model(model), written, compress_to_fp16=False)
-            for part in (written.with_suffix(".bin"), written):
-                os.replace(part, folder / part.name)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as scratch:
+        for name, encoder in encoders.items():
+            model, path = export_onnx(encoder), Path(scratch, f"{name}.onnx")
+            if kind == "onnx":
+                path.write_bytes(model)
+            else:
+                graph, path = openvino.Core().read_model(model), path.with_suffix(".xml")
+                openvino.save_model(graph, path, compress_to_fp16=False)
+        for name, content in files.items():
+            Path(scratch, name).write_bytes(content)
+        manifest.unlink(missing_ok=True)
+        for path in Path(scratch).iterdir():
+            os.replace(path, folder / path.name)
     write_text(manifest, json.dumps(about, indent=2))
