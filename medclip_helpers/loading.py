@@ -130,7 +130,13 @@ def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, eng
     """Give OpenVINO the encoders' seats; for "auto" only where it computes both of them faster."""
     weights, compiled = describe_weights(model), {}
     for name, encoder in encoders_of(model, processor).items():
-        compiled[name] = compile_encoder(encoder, weights["sha256"], model.precision, folder)
+        try:
+            compiled[name] = compile_encoder(encoder, weights["sha256"], model.precision, folder)
+        except Exception as error:  # torch's exporter raises whatever a backbone makes it raise
+            if engine == "openvino":
+                raise
+            warnings.warn(f"torch computes, for the export failed: {error}", stacklevel=3)
+            return
         if engine == "auto" and not is_faster(compiled[name], encoder, model.precision):
             return
     for name, module in compiled.items():

@@ -23,7 +23,7 @@ from transformers import BertConfig, BertModel
 from transformers.utils import ModelOutput
 
 from .constants import UNTRAINED_NOTE
-from .engines import reduced_precision
+from .engines import PRECISIONS, reduced_precision
 from .hub import (
     FORMAT,
     PUBLISHED,
@@ -240,8 +240,24 @@ class MedCLIPModel(nn.Module):
         self.text_model = text_model or MedCLIPTextModel()
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / logit_scale_init_value)))
         self.note = UNTRAINED_NOTE
-        self.precision, self.engine = "float32", "torch"
+        self.engine = "torch"
+        self.precision = "float32"
         self.compiled_from: dict[str, Any] | None = None
+
+    @property
+    def precision(self) -> str:
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        if self.engine != "torch":
+            raise ValueError(
+                f"{self.engine} computes this model in {self.precision}: for another precision "
+                "load it again"
+            )
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision is {precision!r}, expected one of {[*PRECISIONS]}")
+        self._precision = precision
 
     @property
     def device(self) -> torch.device:

@@ -148,6 +148,14 @@ def test_threads_take_turns(demo):
     torch.testing.assert_close(found, expected)
 
 
+def test_the_precision_is_the_compiled_one(demo):
+    with pytest.raises(
+        ValueError, match="openvino computes this model in float32: .* load it again"
+    ):
+        demo[1].precision = "bfloat16"
+    assert demo[1].precision == "float32"
+
+
 def test_results_say_what_computed_which_weights(demo):
     reference, model, _ = demo
     first, second = describe_model(reference), describe_model(model)
@@ -297,6 +305,21 @@ def test_auto_takes_what_was_faster_for_both(faster, cache, demo, monkeypatch):
     assert model.engine == ("openvino" if len(faster) == 2 else "torch")
     assert isinstance(model.vision_model, CompiledEncoder) == (len(faster) == 2)
     assert (model.compiled_from is None) == (model.engine == "torch")
+
+
+@pytest.mark.parametrize("asked", ["auto", "openvino"])
+def test_what_cannot_be_exported_is_computed_by_torch_or_refused(asked, tmp_path, monkeypatch):
+    def fail(_):
+        raise TypeError("no such operator")
+
+    monkeypatch.setattr(engine, "export_onnx", fail)
+    how = {"engine": asked, "cache_dir": tmp_path}
+    if asked == "openvino":
+        with pytest.raises(TypeError, match="no such operator"):
+            load_medclip("demo", "cpu", **how)
+    else:
+        with pytest.warns(UserWarning, match="torch computes, .*: no such operator"):
+            assert load_medclip("demo", "cpu", **how)[0].engine == "torch"
 
 
 def test_faster_is_measured():

@@ -49,6 +49,14 @@ def test_another_precision_is_refused():
         load_medclip("demo", precision="half")
 
 
+def test_a_model_takes_no_other_precision():
+    model, _ = load_medclip("demo", "cpu")
+    for wrong in ("auto", "half", torch.float16):
+        with pytest.raises(ValueError, match=r"precision is .*, expected one of \['float32'"):
+            model.precision = wrong
+    assert model.precision == "float32"
+
+
 def test_float32_leaves_an_autocast_of_the_caller_be():
     with torch.autocast("cpu", torch.bfloat16), reduced_precision("float32", "cpu"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
