@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import random
 import re
-import warnings
 from functools import cache
 from itertools import groupby
 from numbers import Real
@@ -17,7 +16,7 @@ from torchvision.transforms import v2
 
 from ..constants import IMAGE_SIZE
 from ..hub import read_settings
-from ..radiographs import to_square
+from ..radiographs import to_square, warn_user
 from .labeller import labeller_words
 from .tables import check_numbers
 
@@ -66,10 +65,9 @@ def _has_wordnet() -> bool:
     try:
         nltk.corpus.wordnet.synsets("lung")
     except LookupError:
-        warnings.warn(
+        warn_user(
             "NLTK's WordNet is not installed: text is augmented by swap and deletion only "
-            "(for synonyms: python -m nltk.downloader wordnet)",
-            stacklevel=3,
+            "(for synonyms: python -m nltk.downloader wordnet)"
         )
         return False
     return True

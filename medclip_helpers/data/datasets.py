@@ -7,7 +7,6 @@ and however often a run is interrupted, it sees the same samples.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence, Sized
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch.utils.data import Dataset
 
 from ..hub import fingerprint
 from ..processor import MedCLIPProcessor
-from ..radiographs import read_radiograph
+from ..radiographs import read_radiograph, warn_user
 from .labels import LABELS, PRESENT, UNCERTAIN
 from .sentences import labels_by_sentence, normalize_sentence, split_report
 from .tables import PATHS, check_numbers, check_table
@@ -95,10 +94,7 @@ class UnpairedDataset(_StudyDataset):
         rows = images[images["imgpath"].notna()]
         labelled = rows[LABELS].notna().any(axis=1)
         if not labelled.all():
-            warnings.warn(
-                f"{(~labelled).sum()} of {len(rows)} images have no label and are left out",
-                stacklevel=2,
-            )
+            warn_user(f"{(~labelled).sum()} of {len(rows)} images have no label and are left out")
         super().__init__(rows[labelled], seed)
         known = sentences[sentences[LABELS].notna().any(axis=1)]
         for name, table in (("image", self._images), ("sentence", known)):
@@ -159,10 +155,9 @@ class PairedDataset(_StudyDataset):
         split = [r if isinstance(r, list) else split_report(r) for r in rows["report"]]
         paired = rows["imgpath"].notna().to_numpy() & np.array([bool(s) for s in split], bool)
         if not paired.all():
-            warnings.warn(
+            warn_user(
                 f"{(~paired).sum()} of {len(rows)} rows have no image or no report sentence and "
-                "are left out",
-                stacklevel=2,
+                "are left out"
             )
         if not paired.any():
             raise ValueError("no row with an image and a report sentence: expected at least one")

@@ -9,7 +9,6 @@ The sampling recipes are in `splits`.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..radiographs import warn_user
 from . import readers
 from .catalogue import DATASETS
 from .drawings import DEMO_SIZES, draw_demo
@@ -179,6 +179,6 @@ def _labelled(sentences: list[str], progress: bool) -> pd.DataFrame:
     try:
         return label_sentences(sentences, progress)
     except ImportError as error:
-        warnings.warn(f"Open-i's labels stay blank: {error}", stacklevel=3)
+        warn_user(f"Open-i's labels stay blank: {error}")
         table = pd.DataFrame({"Reports": list(dict.fromkeys(sentences))})
         return table.reindex(columns=["Reports", *LABELS]).astype(dict.fromkeys(LABELS, np.float32))

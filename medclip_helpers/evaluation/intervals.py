@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+
+from ..radiographs import warn_user
 
 _BLOCK = 2**20  # resampling counts in memory at once
 # Computes statistics, (resamples, statistics), from counts, (resamples, images).
@@ -74,9 +75,8 @@ def _members(groups: ArrayLike, images: int) -> np.ndarray:
             raise ValueError(f"groups are names of several types: {error}") from error
         member[blank] = member[~blank].max() + 1 + np.arange(blank.sum())
         if blank.any():
-            warnings.warn(
-                f"{blank.sum()} of {images} images have no group: each counts as one of its own",
-                stacklevel=3,
+            warn_user(
+                f"{blank.sum()} of {images} images have no group: each counts as one of its own"
             )
     return member
 

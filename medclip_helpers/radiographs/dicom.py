@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import struct
-import warnings
 import zlib
 from functools import partial
 
@@ -27,7 +27,7 @@ from pydicom.uid import (
 )
 
 from .finding import has_no_preamble
-from .pixels import by_value, check_size
+from .pixels import Reading, by_value, check_size
 
 # Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
 BLANKABLE = (
@@ -41,7 +41,7 @@ TRANSFORMS = (
 JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 
-def read_dicom(file, name: str) -> np.ndarray:
+def read_dicom(file, reading: Reading) -> np.ndarray:
     """The first frame of an open file as a viewer shows it: (height, width), or with 3 channels.
 
     Its 8-bit values are shown as they are, any others by their range.
@@ -49,6 +49,7 @@ def read_dicom(file, name: str) -> np.ndarray:
     Raises ValueError, or whatever pydicom and its decoders raise for a damaged file.
     """
     bare = has_no_preamble(file.read(132))
+    reading.wait_if_large(file.seek(0, 2) // 2)  # bytes, of which 16-bit pixels take two
     _refuse_inflation(file, 0 if bare else 132)
     dataset = pydicom.dcmread(file, force=bare)
     if bare and "TransferSyntaxUID" not in dataset.file_meta:
@@ -58,10 +59,10 @@ def read_dicom(file, name: str) -> np.ndarray:
     for tag in BLANKABLE:
         if tag in dataset and dataset[tag].is_empty:
             del dataset[tag]
-    _check_pixels(dataset)
+    _check_pixels(dataset, reading)
     frames = int(dataset.get("NumberOfFrames", 1))
     if frames > 1:
-        warnings.warn(f"{name} holds {frames} frames: the first is read", stacklevel=2)
+        reading.notes.append(f"holds {frames} frames: the first is read")
     stored = pixel_array(dataset, index=0, view_only=True)
     meaning = dataset.get("PhotometricInterpretation")
     if meaning == "PALETTE COLOR":
@@ -101,7 +102,7 @@ def _padding(dataset, stored: np.ndarray) -> np.ndarray:
     return (stored >= low) & (stored <= high)
 
 
-def _check_pixels(dataset) -> None:
+def _check_pixels(dataset, reading: Reading) -> None:
     """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
     kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     if not any(dataset.get(kind) for kind in kinds):  # one without bytes holds none
@@ -109,6 +110,7 @@ def _check_pixels(dataset) -> None:
         raise ValueError(f"the DICOM file holds no image (modality {modality})")
     size = int(dataset.get("Columns") or 0), int(dataset.get("Rows") or 0)
     check_size(*size)
+    reading.wait_if_large(math.prod(size))
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     if syntax is None or not syntax.is_compressed or syntax.is_deflated:
         return

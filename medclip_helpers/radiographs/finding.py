@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from glob import glob, has_magic
 from pathlib import Path
+
+from .telling import warn_user
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".tif", ".tiff", ".bmp", ".webp", ".jp2"}
 
@@ -57,7 +58,7 @@ def _listed(directory: Path) -> list[Path]:
     there = [p for p in paths if p.is_file() and p.resolve().is_relative_to(folder.resolve())]
     if len(there) < len(paths):
         lost = len(paths) - len(there)
-        warnings.warn(f"{lost} of {len(paths)} images of {directory} are missing", stacklevel=3)
+        warn_user(f"{lost} of {len(paths)} images of {directory} are missing")
     return there
 
 

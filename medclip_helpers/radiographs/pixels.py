@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,6 +17,25 @@ COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
 # Pixels worked on at once: they stay in a core's cache, and of an image with as many pixels as are
 # allowed a copy in float64 takes 0.7 GB.
 _PART = 1 << 16
+# Pictures of more pixels wait for each other: a batch of them would take gigabytes.
+LARGE = 1 << 24
+_ONE_LARGE = threading.RLock()
+
+
+class Reading(ExitStack):
+    """The reading of one source; until it is closed, no other thread has a large picture.
+
+    notes: what its user must be told of it, each the end of a sentence that its name begins.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def wait_if_large(self, pixels: int) -> None:
+        """Ask before decoding."""
+        if pixels > LARGE:
+            self.enter_context(_ONE_LARGE)
 
 
 def to_square(image: Image.Image, least: int = 0) -> Image.Image:
@@ -45,22 +65,23 @@ def check_size(width: int, height: int) -> None:
         )
 
 
-def from_picture(picture: Image.Image, name: str) -> Image.Image:
-    """The image of a PIL image of any mode; `name` is what a warning calls it."""
+def from_picture(picture: Image.Image, reading: Reading) -> Image.Image:
+    """The image of a PIL image of any mode."""
     check_size(*picture.size)  # Pillow only warns of up to twice as many pixels
+    reading.wait_if_large(picture.width * picture.height)
     if (pages := getattr(picture, "n_frames", 1)) > 1:
-        warnings.warn(f"{name} holds {pages} pages: the first is read", stacklevel=2)
+        reading.notes.append(f"holds {pages} pages: the first is read")
     # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
     tags = getattr(picture, "tag_v2", {})
     inverted = picture.mode.startswith("I") and tags.get(262) == 0
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture)
-        return from_array(values.max() - values if inverted else values, name)
-    return _grey(picture, name)
+        return from_array(values.max() - values if inverted else values, reading)
+    return _grey(picture, reading)
 
 
-def _grey(picture: Image.Image, name: str) -> Image.Image:
+def _grey(picture: Image.Image, reading: Reading) -> Image.Image:
     if picture.mode == "L":
         return picture
     # An alpha channel would leave whatever colour stands under it: put the image on black.
@@ -73,10 +94,9 @@ def _grey(picture: Image.Image, name: str) -> Image.Image:
     if red == green == blue:
         return red
     if _is_coloured(picture):
-        warnings.warn(
-            f"{name} is a colour picture, not a grey radiograph: whatever a model says of it "
-            "is nonsense, however sure it sounds",
-            stacklevel=2,
+        reading.notes.append(
+            "is a colour picture, not a grey radiograph: whatever a model says of it is nonsense, "
+            "however sure it sounds"
         )
     return picture.convert("L")
 
@@ -94,9 +114,9 @@ def _is_coloured(picture: Image.Image) -> bool:
 
 
 def from_array(
-    array: np.ndarray, name: str, channels_first: bool = False, unit: bool = True
+    array: np.ndarray, reading: Reading, channels_first: bool = False, unit: bool = True
 ) -> Image.Image:
-    """The image of an array; `name` is what a warning calls it, `unit` as for `_scaled`.
+    """The image of an array; `unit` as for `_scaled`.
 
     channels_first: what the smaller axis of 3 is where both could be channels.
     """
@@ -115,7 +135,7 @@ def from_array(
         )
     check_size(values.shape[1], values.shape[0])
     # a copy, for the image shares the memory of its array
-    return _grey(Image.fromarray(np.array(to_8_bit(values, unit), order="C")), name)
+    return _grey(Image.fromarray(np.array(to_8_bit(values, unit), order="C")), reading)
 
 
 def by_value(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:

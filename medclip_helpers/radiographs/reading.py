@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .finding import is_dicom
-from .pixels import from_array, from_picture
+from .pixels import Reading, from_array, from_picture
+from .telling import warn_user
 
 # Pillow knows more; some of those start programs (EPS runs Ghostscript), none holds radiographs.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "JPEG2000", "PPM", "GIF")
@@ -32,17 +35,38 @@ def read_radiograph(source) -> Image.Image:
     that cannot be read, has a side under MIN_SIDE pixels, is over MAX_ASPECT times as long as wide,
     or has more pixels than Pillow calls safe (`Image.MAX_IMAGE_PIXELS`, 89 million).
     """
+    with open_radiograph(source) as image:
+        return image
+
+
+@contextmanager
+def open_radiograph(source, line: tuple[str, int] | None = None) -> Iterator[Image.Image]:
+    """`read_radiograph`'s image, to make a smaller one of in the block: threads take turns at it.
+
+    Only one thread at a time decodes and has an image of more than LARGE pixels, others wait for
+    the end of its block; smaller images wait for nothing. line: where warnings point, as for
+    `warn_user`.
+    """
+    name = _name(source)
+    with Reading() as reading:
+        image = _read_named(source, name, reading)
+        for note in reading.notes:
+            warn_user(f"{name} {note}", line)
+        yield image
+
+
+def _read_named(source, name: str, reading: Reading) -> Image.Image:
+    """As `_read`; errors name the source."""
     is_path = isinstance(source, (str, os.PathLike))
     if is_path and not os.path.isfile(os.path.expanduser(source)):
         if os.path.isdir(os.path.expanduser(source)):
             raise FileNotFoundError(f"{source} is a folder: `find_radiographs` lists its images")
         raise FileNotFoundError(f"no image file at {source}")
-    name = str(source) if is_path else _name(source)
     try:
         if not is_path:
-            return _read(source, name)
+            return _read(source, reading)
         with open(os.path.expanduser(source), "rb") as file:
-            return _read(file, name)
+            return _read(file, reading)
     except UnidentifiedImageError as error:
         raise ValueError(
             f"cannot read {name} as a radiograph: not a PNG, JPEG, TIFF, WebP, BMP or DICOM file"
@@ -53,19 +77,21 @@ def read_radiograph(source) -> Image.Image:
 
 
 def _name(source) -> str:
-    """What an error calls a source that is no path."""
+    """What an error or a warning calls a source."""
+    if isinstance(source, (str, os.PathLike)):
+        return str(source)
     return str(getattr(source, "filename", None) or getattr(source, "name", None) or "the image")
 
 
-def _read(source, name: str) -> Image.Image:
+def _read(source, reading: Reading) -> Image.Image:
     if isinstance(source, Image.Image):
-        return from_picture(source, name)
+        return from_picture(source, reading)
     if isinstance(source, np.ndarray):
-        return from_array(source, name)
+        return from_array(source, reading)
     if hasattr(source, "detach") and hasattr(source, "cpu"):  # a tensor, without importing torch
         tensor = source.detach().cpu()
         values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-        return from_array(values, name, channels_first=True)
+        return from_array(values, reading, channels_first=True)
     if not hasattr(source, "read"):
         raise ValueError(
             "expected a path, an open binary file, a PIL image, an array or a tensor, "
@@ -74,13 +100,13 @@ def _read(source, name: str) -> Image.Image:
     if is_dicom(source):
         from .dicom import read_dicom
 
-        return from_array(read_dicom(source, name), name, unit=False)
+        return from_array(read_dicom(source, reading), reading, unit=False)
     if not source.read(1):
         raise ValueError("the file is empty")
     source.seek(0)
     with Image.open(source, formats=FORMATS) as picture:
         deep = picture.mode.startswith("RGB") and ";16" in str(picture.tile)
-        image = from_picture(picture, name)
+        image = from_picture(picture, reading)
     if deep and np.asarray(image).max() < 128:
         raise ValueError(
             "16 bits a channel, of which Pillow keeps the upper 8, and these are nearly empty "

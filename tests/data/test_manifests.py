@@ -301,8 +301,11 @@ def test_openi_without_the_labeller_is_unlabelled_not_normal(tmp_path, monkeypat
         raise ImportError("pip install a-labeller")
 
     monkeypatch.setattr(manifests, "label_sentences", missing)
-    with pytest.warns(UserWarning, match="labels stay blank: pip install a-labeller"):
+    said = "labels stay blank: pip install a-labeller"
+    with pytest.warns(UserWarning, match=said) as caught:
         read = read_openi(openi_tree(tmp_path), progress=False)
+        build("openi", tmp_path / "openi")
+    assert [warning.filename for warning in caught] == [__file__] * 2
     assert read.manifest[LABELS].isna().all(axis=None)
     assert read.sentences[LABELS].isna().all(axis=None) and len(read.sentences) == 21
 

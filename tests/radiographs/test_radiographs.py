@@ -2,6 +2,8 @@
 
 import io
 import struct
+import threading
+import time
 import tracemalloc
 import warnings
 import zlib
@@ -33,8 +35,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medclip_helpers.processor import MedCLIPImageProcessor
-from medclip_helpers.radiographs import find_radiographs, read_radiograph
+from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor, read_batches
+from medclip_helpers.radiographs import dicom, find_radiographs, pixels, read_radiograph
 
 PYDICOM_FILES = Path(pydicom.data.__file__).parent / "test_files"  # these ship with pydicom
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -857,8 +859,76 @@ def test_a_dicom_cd_gives_the_images_that_it_lists(tmp_path):
         found = find_radiographs(source)
         assert len(found) == 3 and all(same(read_radiograph(path), DARK) for path in found)
     found[0].unlink()
-    with pytest.warns(UserWarning, match="1 of 3 images of .*DICOMDIR are missing"):
+    with pytest.warns(UserWarning, match="1 of 3 images of .*DICOMDIR are missing") as caught:
         assert len(find_radiographs(tmp_path / "cd")) == 2
+    assert caught[0].filename == __file__
     (tmp_path / "cd" / "DICOMDIR").write_bytes(b"not one")
     with pytest.raises(ValueError, match="cannot read .*DICOMDIR as a DICOMDIR"):
         find_radiographs(tmp_path / "cd")
+
+
+@pytest.mark.parametrize(("side", "at_once"), [(64, 1), (63, 4)])
+@pytest.mark.parametrize("kind", ["png", "dcm", "RLE"])
+def test_large_pictures_are_decoded_and_made_smaller_one_at_a_time(
+    side, at_once, kind, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pixels, "LARGE", 64 * 64 - 1)
+    file = tmp_path / "a"
+    grey = np.tile(RAMP, (4, 4))[:side, :side].copy()
+    if kind == "png":
+        Image.fromarray(grey).save(file, "PNG")
+    elif kind == "dcm":
+        write_dicom(file, grey)
+    else:
+        form = FORM | {"rows": side, "columns": side}
+        encoded = get_encoder(RLELossless).encode(grey, **form)
+        write_dicom(file, grey, syntax=RLELossless, encoded=encoded)
+    counting, here, counts = threading.Lock(), [], []
+    together = threading.Barrier(at_once)
+
+    def decoding(decode):
+        def decode_and_count(*arguments, **settings):
+            with counting:
+                here.append(None)
+                counts.append(len(here))
+            return decode(*arguments, **settings)
+
+        return decode_and_count
+
+    def processor(images):
+        together.wait(20)  # an error unless so many are there at once
+        time.sleep(0.01)  # in which another would come, if it could
+        with counting:
+            here.pop()
+        return {}
+
+    decoders = {"png": (pixels.ImageOps, "exif_transpose")}
+    module, name = decoders.get(kind, (dicom, "pixel_array"))
+    monkeypatch.setattr(module, name, decoding(getattr(module, name)))
+    for batch in read_batches(processor, [file] * 8, torch.device("cpu"), 8):
+        for _, inputs in batch:
+            inputs.result()
+    assert len(counts) == 8
+    assert max(counts) == 1 if at_once == 1 else max(counts) >= at_once
+
+
+def test_a_large_file_waits_before_it_is_read_into_memory(tmp_path, monkeypatch):
+    """Its size in pixels is not known before, so that its bytes must do."""
+    monkeypatch.setattr(pixels, "LARGE", 200)
+    file, waited = write_dicom(tmp_path / "a.dcm", RAMP.astype(np.uint16)), []
+    read, wait = pydicom.dcmread, pixels.Reading.wait_if_large
+    monkeypatch.setattr(pixels.Reading, "wait_if_large", lambda *of: waited.append(of) or wait(*of))
+    monkeypatch.setattr(
+        pydicom, "dcmread", lambda *of, **how: waited.append(None) or read(*of, **how)
+    )
+    read_radiograph(file)
+    assert waited[0][1] == file.stat().st_size // 2 and waited[1] is None and waited[2][1] == 256
+
+
+def test_a_picture_is_blank_where_all_of_its_pixels_are_one_brightness():
+    blank = np.full((150, 100), 7, np.uint8)
+    spot = blank.copy()
+    spot[75, 61] = 8  # one that no sample of few pixels need hold
+    assert len(set(Image.fromarray(spot).resize((64, 64), 0).getextrema())) == 1
+    for batch in read_batches(MedCLIPProcessor(), [blank, spot, RAMP], torch.device("cpu")):
+        assert [inputs.result()["blank"] for _, inputs in batch] == [True, False, False]
