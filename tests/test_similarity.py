@@ -135,6 +135,14 @@ def test_images_are_embedded_as_the_model_does(model, processor):
         encode_images(model, processor, [])
 
 
+def test_an_image_that_cannot_be_read_is_named(model, processor, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    with pytest.raises(ValueError, match=r"broken\.png"):
+        encode_images(model, processor, [image, broken], progress=False)
+
+
 def test_embedding_leaves_the_model_in_its_mode(processor):
     model = small_model(BACKBONES["small convolutional"])
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)

@@ -12,7 +12,7 @@ from medclip_helpers import evaluation as ev
 from medclip_helpers.evaluation.zero_shot import _mean_interval
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
 from medclip_helpers.prompts import load_class_prompts, process_class_prompts
-from medclip_helpers.similarity import encode_images, encode_texts
+from medclip_helpers.similarity import encode_images
 
 CLASSES = ["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"]
 IMAGES = 30
@@ -28,7 +28,7 @@ def embeds(small_model, processor) -> torch.Tensor:
     return encode_images(small_model, processor, pictures(IMAGES), progress=False)
 
 
-# --- embeddings -------------------------------------------------------------------------------
+# --- scores -----------------------------------------------------------------------------------
 
 
 def test_scores_equal_the_prompt_classifier(small_model, processor, embeds):
@@ -47,23 +47,6 @@ def test_scores_equal_the_prompt_classifier(small_model, processor, embeds):
     np.testing.assert_array_equal(one[2, :, 1], scores["Cardiomegaly"][:, 2])
     with pytest.raises(ValueError, match="rule is 'median', expected one of"):
         ev.class_scores(scores, "median")
-
-
-def test_embeddings_do_not_depend_on_the_batch_size(small_model, processor, embeds):
-    again = encode_images(small_model, processor, pictures(IMAGES), batch_size=7, progress=False)
-    torch.testing.assert_close(again, embeds)
-    texts = ["edema", "a much longer sentence about a pleural effusion", "no edema"]
-    all_at_once = encode_texts(small_model, processor, texts)
-    one_by_one = torch.cat([encode_texts(small_model, processor, text) for text in texts])
-    torch.testing.assert_close(one_by_one, all_at_once)
-    assert all_at_once.norm(dim=1).tolist() == pytest.approx([1, 1, 1])
-
-
-def test_an_unreadable_image_is_named(small_model, processor, tmp_path):
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.png"):
-        encode_images(small_model, processor, [*pictures(2), broken], progress=False)
 
 
 # --- draws of prompts -------------------------------------------------------------------------
@@ -168,3 +151,31 @@ def test_evaluator_is_the_protocol_and_leaves_the_mode(small_model, processor, t
     assert all(tensor.equal(state[name]) for name, tensor in small_model.state_dict().items())
     with pytest.raises(ValueError, match=r"no prompts for the classes \['Fracture'\]"):
         ev.zero_shot_evaluator(processor, pictures(1), ["Fracture"], prompts)
+
+
+class Brightness(torch.nn.Module):
+    """Takes bright images for texts of two words and dark ones for longer texts."""
+
+    text_model = torch.nn.Identity()
+    device = torch.device("cpu")
+
+    def encode_image(self, pixel_values):
+        bright = (pixel_values.mean(dim=(1, 2, 3)) > 0).float()
+        return torch.stack([bright, 1 - bright], dim=1)
+
+    def encode_text(self, input_ids, attention_mask):
+        short = (attention_mask.sum(1) == 4).float()
+        return torch.stack([short, 1 - short], dim=1)
+
+    def compute_logits(self, image_embeds, text_embeds):
+        return image_embeds @ text_embeds.T
+
+
+def test_evaluator_counts_right_answers(processor):
+    images = [np.full((64, 64), value, np.uint8) for value in (250, 0, 250, 0)]
+    prompts = {"bright": ["left effusion"], "dark": ["no left opacity", "mild right opacity"]}
+    labels = ["bright", "dark", "bright", "bright"]
+    found = ev.zero_shot_evaluator(processor, images, labels, prompts)(Brightness())
+    assert found == {"zero_shot_accuracy": 0.75, "zero_shot_auroc": pytest.approx(5 / 6)}
+    with pytest.raises(ValueError, match="'c'"):
+        ev.zero_shot_evaluator(processor, images, ["c"] * 4, prompts)

@@ -376,35 +376,6 @@ def test_both_losses_learn_noise_by_heart(tmp_path):
         assert history[-5:].mean() < 0.8 * history[:5].mean(), loss
 
 
-class Brightness(torch.nn.Module):
-    """Takes bright images for texts of two words and dark ones for longer texts."""
-
-    text_model = torch.nn.Identity()
-    device = torch.device("cpu")
-
-    def encode_image(self, pixel_values):
-        bright = (pixel_values.mean(dim=(1, 2, 3)) > 0).float()
-        return torch.stack([bright, 1 - bright], dim=1)
-
-    def encode_text(self, input_ids, attention_mask):
-        short = (attention_mask.sum(1) == 4).float()
-        return torch.stack([short, 1 - short], dim=1)
-
-    def compute_logits(self, image_embeds, text_embeds):
-        return image_embeds @ text_embeds.T
-
-
-def test_evaluator_counts_right_answers():
-    processor = build()[1]
-    images = [np.full((32, 32), value, np.uint8) for value in (250, 0, 250, 0)]
-    prompts = {"bright": ["left effusion"], "dark": ["no left opacity", "mild right opacity"]}
-    labels = ["bright", "dark", "bright", "bright"]
-    metrics = zero_shot_evaluator(processor, images, labels, prompts)(Brightness())
-    assert metrics == {"zero_shot_accuracy": 0.75, "zero_shot_auroc": pytest.approx(5 / 6)}
-    with pytest.raises(ValueError, match="'c'"):
-        zero_shot_evaluator(processor, images, ["c"] * 4, prompts)
-
-
 # Without dropout and batch statistics, whose results depend on the number of processes.
 TEXT = {
     "hidden_size": 32,
