@@ -11,24 +11,21 @@ from datetime import datetime
 from pathlib import Path
 
 
-def _umask() -> int:
-    mask = os.umask(0)  # which can only be asked for by setting it
-    os.umask(mask)
-    return mask
-
-
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A path to write to, whose file takes the name `path` when the block ends without an error.
+    """An empty file to write to, which takes the name `path` when the block ends without an error.
 
     The folder is made where it is missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
     try:
+        part.touch()  # so that the system chooses its mode: safetensors lets nobody else read it
+        mode = part.stat().st_mode
         yield part
-        os.chmod(part, 0o666 & ~_umask())  # safetensors lets nobody else read its files
+        part.chmod(mode)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

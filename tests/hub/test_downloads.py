@@ -654,11 +654,14 @@ def test_only_what_came_from_the_authors_is_called_published(host, home, monkeyp
     assert not read_checkpoint(host.folder / ARCHIVE).official
 
 
-def test_others_may_read_a_shared_cache(host, home):
-    before = os.umask(0o022)
+@pytest.mark.parametrize("mask", [0o022, 0o007])
+def test_who_may_read_a_shared_cache_is_up_to_the_umask(mask, host, home, monkeypatch):
+    before = os.umask(mask)
     try:
-        assert_next_call_works(host, home)
+        with monkeypatch.context() as patched:
+            patched.delattr(os, "umask")  # which other threads write by as well
+            assert_next_call_works(host, home)
     finally:
         os.umask(before)
     for file in (home / "medclip-vit").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o644, file
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask, file
