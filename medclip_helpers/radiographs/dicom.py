@@ -23,6 +23,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     RLELossless,
 )
 
@@ -63,7 +65,10 @@ def read_dicom(file, reading: Reading) -> np.ndarray:
     frames = int(dataset.get("NumberOfFrames", 1))
     if frames > 1:
         reading.notes.append(f"holds {frames} frames: the first is read")
-    stored = pixel_array(dataset, index=0, view_only=True)
+    # libjpeg, which pydicom prefers where it is installed, differs from it by a grey level or two.
+    jpeg = dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit)
+    plugin = "pillow" if jpeg and dataset.BitsAllocated == 8 else ""
+    stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin=plugin)
     meaning = dataset.get("PhotometricInterpretation")
     if meaning == "PALETTE COLOR":
         return apply_color_lut(stored, dataset)

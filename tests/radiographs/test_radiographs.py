@@ -20,7 +20,7 @@ from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomFileLike
 from pydicom.fileset import FileSet
 from pydicom.filewriter import write_dataset
-from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_encoder
+from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder, get_encoder
 from pydicom.uid import (
     MPEG4HP41,
     DeflatedExplicitVRLittleEndian,
@@ -29,6 +29,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLSLossless,
     RLELossless,
     SecondaryCaptureImageStorage,
@@ -94,6 +95,7 @@ def encode(image: Image.Image, form: str, **options) -> bytes:
 def no_unexpected_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ResourceWarning)  # pydicom's, of a FileSet that is dropped
         yield
 
 
@@ -541,6 +543,24 @@ def test_jpeg_dicom(tmp_path):
     data = encode(Image.fromarray(DARK), "JPEG", quality=100)
     file = write_dicom(tmp_path / "a.dcm", DARK, syntax=JPEGBaseline8Bit, encoded=data)
     assert abs(np.asarray(read_radiograph(file), int) - DARK).max() <= 2
+
+
+@pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_8_bit_jpeg_dicom_has_the_pixels_of_its_jpeg_whatever_is_installed(mode, syntax, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
+    picture = Image.fromarray(noise).resize((150, 150)).convert(mode)
+    jpeg = io.BytesIO(encode(picture, "JPEG", quality=80))
+    colour = {} if mode == "L" else {"SamplesPerPixel": 3, "PlanarConfiguration": 0}
+    kind = "MONOCHROME2" if mode == "L" else "YBR_FULL_422"
+    file = tmp_path / "a.dcm"
+    grey = np.asarray(picture.convert("L"))
+    write_dicom(file, grey, kind, syntax=syntax, encoded=jpeg.getvalue(), **colour)
+    assert same(read_radiograph(file), np.asarray(read_radiograph(jpeg)))
+    if "pylibjpeg" in (plugins := get_decoder(syntax).available_plugins):
+        others = pydicom.pixels.pixel_array(file, decoding_plugin="pylibjpeg")
+        assert not np.array_equal(others.reshape(150, 150, -1)[..., 0], read_radiograph(jpeg))
+    assert "pillow" in plugins
 
 
 def test_jpeg_2000_dicom(tmp_path):
