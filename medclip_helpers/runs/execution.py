@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..hub import write_text
 from .results import FILE, read_result
-from .sweep import PACKAGE, Run, fingerprint, read_cells
+from .sweep import PACKAGE, Run, read_cells
 
 _ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # papermill's tags of its own cells
 
@@ -63,7 +63,7 @@ def run_all(
 def _finished(run: Run) -> dict[str, Any] | None:
     """The record of a run that is done and still holds, else None."""
     record = _read_record(run)
-    same = record.get("status") == "ok" and record["fingerprint"] == fingerprint(run)
+    same = record.get("status") == "ok" and record["fingerprint"] == run.fingerprint()
     return record if same and run.executed.is_file() else None
 
 
@@ -105,7 +105,7 @@ def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
     for file in [*_read_record(run).get("files", []), FILE]:
         (run.folder / file).unlink(missing_ok=True)
     record: dict[str, Any] = {"notebook": run.notebook.stem, "parameters": run.parameters}
-    record |= {"folder": str(run.folder), "fingerprint": fingerprint(run), "status": "running"}
+    record |= {"folder": str(run.folder), "fingerprint": run.fingerprint(), "status": "running"}
     write_text(run.record, json.dumps(record))
     parameters = run.parameters | ({"output_dir": str(run.folder)} if run.output_dir else {})
     start = time.monotonic()

@@ -20,7 +20,6 @@ behind a path is not looked at (--force).
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import json
 import re
@@ -28,7 +27,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..hub import read_settings
+import numpy as np
+
+from ..hub import fingerprint, read_settings
 from .parameters import Parameter, known_parameters, validate
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -51,6 +52,11 @@ class Run(NamedTuple):
     @property
     def record(self) -> Path:
         return self.folder / "run.json"
+
+    def fingerprint(self) -> str:
+        """A hash of all that it follows from, as far as we know: notebook, package, parameters."""
+        cells = [(c["cell_type"], "".join(c["source"])) for c in read_cells(self.notebook)]
+        return fingerprint(cells, _package_hash(), sorted(self.parameters.items()))
 
 
 def plan_files(files: Sequence[Path], output: Path | None = None) -> tuple[list[Run], Path]:
@@ -159,21 +165,11 @@ def _folder_name(stem: str, parameters: dict[str, Any]) -> str:
         return stem
     ends = [str(value).rstrip("/").split("/")[-1] for value in parameters.values()]
     values = re.sub(r"[^\w.]+", "-", " ".join(ends))
-    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+    digest = fingerprint(sorted(parameters.items()))
     return f"{stem}-{values[:60].strip('-')}-{digest[:8]}"
-
-
-def fingerprint(run: Run) -> str:
-    """A hash of all that a run follows from, as far as we know: notebook, package, parameters."""
-    cells = [[c["cell_type"], "".join(c["source"])] for c in read_cells(run.notebook)]
-    text = json.dumps([cells, _package_hash(), run.parameters], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @functools.cache
 def _package_hash() -> str:
-    digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    files = [p for p in sorted(PACKAGE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    return fingerprint({str(p.relative_to(PACKAGE)): np.fromfile(p, np.uint8) for p in files})

@@ -14,8 +14,8 @@ import pytest
 
 from medclip_helpers.__main__ import main
 from medclip_helpers.runs import plan, plan_files, read_sweep, run_all
+from medclip_helpers.runs import sweep as sweeps
 from medclip_helpers.runs.report import figures
-from medclip_helpers.runs.sweep import fingerprint
 
 ROOT = Path(__file__).parents[2]
 FORM = """#@title Parameters
@@ -129,15 +129,30 @@ def test_two_notebooks_of_one_name_are_refused(tmp_path):
 
 def test_fingerprint_follows_notebook_and_parameters_but_not_outputs(tmp_path):
     path = write_notebook(tmp_path / "a.ipynb", "number + 1")
-    (run,) = plan([(path, {"number": 2})], tmp_path)
-    before = fingerprint(run)
-    assert fingerprint(run._replace(parameters={"number": 3})) != before
+    (run,) = plan([(path, {"number": 2, "word": "two"})], tmp_path)
+    before = run.fingerprint()
+    assert run._replace(parameters={"word": "two", "number": 2}).fingerprint() == before
+    assert run._replace(parameters={"number": 3, "word": "two"}).fingerprint() != before
     notebook = nbformat.read(path, 4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="2")]
     nbformat.write(notebook, path)
-    assert fingerprint(run) == before
+    assert run.fingerprint() == before
     write_notebook(path, "number + 2")
-    assert fingerprint(run) != before
+    assert run.fingerprint() != before
+
+
+def test_fingerprint_follows_the_package(tmp_path, monkeypatch):
+    (run,) = plan([(write_notebook(tmp_path / "a.ipynb", "1"), {})], tmp_path)
+    monkeypatch.setattr(sweeps, "PACKAGE", tmp_path / "package")
+    found = set()
+    for name, text in [("a.py", "1"), ("a.py", "2"), ("b.py", ""), ("__pycache__/a.pyc", "3")]:
+        file = tmp_path / "package" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        sweeps._package_hash.cache_clear()
+        found.add(run.fingerprint())
+    sweeps._package_hash.cache_clear()
+    assert len(found) == 3
 
 
 def test_a_sweep_end_to_end(sweep, tmp_path):
