@@ -7,6 +7,7 @@ import nltk
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from medclip_helpers.classifier import classify_images
@@ -17,6 +18,7 @@ from medclip_helpers.data import (
     UnpairedDataset,
     augmentation,
 )
+from medclip_helpers.engines import choose_engine, choose_precision, engine
 from medclip_helpers.evaluation import evaluate_classification, zero_shot_evaluator
 from medclip_helpers.loading import load_medclip
 from medclip_helpers.plots import visualize_image_text_similarity
@@ -24,6 +26,8 @@ from medclip_helpers.processor import MedCLIPImageProcessor
 from medclip_helpers.prompts import process_class_prompts
 from medclip_helpers.radiographs import read_radiograph
 from medclip_helpers.similarity import encode_images
+from medclip_helpers.training import TrainingConfig
+from medclip_helpers.training.arguments import training_arguments
 
 PROMPTS = {"edema": ["edema"], "normal": ["no edema"]}
 TABLE = pd.DataFrame(
@@ -48,6 +52,10 @@ def photo(tmp_path):
 
 def no_synonyms(word):
     raise LookupError
+
+
+def no_openvino():
+    raise ImportError("not installed")
 
 
 # what: (what warns of it, what it says)
@@ -85,6 +93,26 @@ WARNINGS = {
         lambda d, photo: TextAugmentation()("a small streak", np.random.default_rng(0)),
         "WordNet",
     ),
+    "a precision": (lambda d, photo: choose_precision("float16", "cpu"), "emulated"),
+    "a model's precision": (
+        lambda d, photo: load_medclip("demo", "cpu", precision="float16"),
+        "emulated",
+    ),
+    "training's precision": (
+        lambda d, photo: training_arguments(
+            TrainingConfig(device="cpu", precision="bfloat16"), photo.parent, 9
+        ),
+        "emulated",
+    ),
+    "an engine": (lambda d, photo: choose_engine("openvino", "cpu", "float32"), "openvino"),
+    "a model's engine": (
+        lambda d, photo: load_medclip("demo", "cpu", engine="openvino"),
+        "openvino",
+    ),
+    "a model in place of another": (
+        lambda d, photo: load_medclip("auto", "cpu", cache_dir=photo.parent),
+        "not at hand",
+    ),
 }
 
 
@@ -92,6 +120,9 @@ WARNINGS = {
 def test_a_warning_names_the_line_of_its_user(what, demo, photo, monkeypatch):
     call, said = WARNINGS[what]
     monkeypatch.setattr(nltk.corpus, "wordnet", SimpleNamespace(synsets=no_synonyms))
+    monkeypatch.setattr(engine, "import_openvino", no_openvino)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    monkeypatch.setenv("MEDCLIP_MIRROR", "http://127.0.0.1:9")
     augmentation._has_wordnet.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from pathlib import Path
 
 import torch
 
 from ..hub import fingerprint, whole_file
+from ..radiographs import warn_user
 from .compiled import HINTS, CompiledEncoder, import_openvino
 from .export import Encoder, export_onnx, export_versions
 from .precision import reduced_precision
@@ -41,7 +41,7 @@ def choose_engine(engine: str, device: str | torch.device, precision: str) -> st
         import_openvino()
     except ImportError as error:
         if engine == "openvino":
-            warnings.warn(f"torch computes instead of openvino: {error}", stacklevel=3)
+            warn_user(f"torch computes instead of openvino: {error}")
         return "torch"
     return engine
 
@@ -68,7 +68,7 @@ def compile_encoder(
             with whole_file(file) as part:
                 part.write_bytes(model)
         except OSError as error:
-            warnings.warn(f"the export for OpenVINO is not kept: {error}", stacklevel=4)
+            warn_user(f"the export for OpenVINO is not kept: {error}")
     return CompiledEncoder(model, precision, config)
 
 

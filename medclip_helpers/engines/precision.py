@@ -7,12 +7,13 @@ measured by `tools/measure_precision.py`.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..radiographs import warn_user
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,9 +33,7 @@ def choose_precision(precision: str = "auto", device: str | torch.device = "cpu"
     if precision == "auto":
         return fast[0]
     if kind in ("cpu", "cuda") and precision not in ("float32", *fast):
-        warnings.warn(
-            f"{precision} is emulated on this {kind.upper()} and slower than float32", stacklevel=3
-        )
+        warn_user(f"{precision} is emulated on this {kind.upper()} and slower than float32")
     return precision
 
 

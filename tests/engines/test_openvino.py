@@ -212,8 +212,9 @@ def test_only_an_export_of_the_same_is_used(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path):
     taken = tmp_path / "engines"
     taken.write_text("a file")
-    with pytest.warns(UserWarning, match=f"not kept: .*{taken}"):
+    with pytest.warns(UserWarning, match=f"not kept: .*{taken}") as caught:
         fast = compile_encoder(scaled(), "a", "float32", taken)
+    assert caught[0].filename == __file__
     assert fast(torch.ones(4, 3)).shape == (4, 2)
 
 
