@@ -68,7 +68,12 @@ def read_dicom(file, reading: Reading) -> np.ndarray:
     # libjpeg, which pydicom prefers where it is installed, differs from it by a grey level or two.
     jpeg = dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit)
     plugin = "pillow" if jpeg and dataset.BitsAllocated == 8 else ""
-    stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin=plugin)
+    try:
+        stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin=plugin)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, pylibjpeg-rle's, is no Exception
+            raise
+        stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin="pydicom")
     meaning = dataset.get("PhotometricInterpretation")
     if meaning == "PALETTE COLOR":
         return apply_color_lut(stored, dataset)

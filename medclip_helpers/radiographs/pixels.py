@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -36,6 +38,13 @@ class Reading(ExitStack):
         """Ask before decoding."""
         if pixels > LARGE:
             self.enter_context(_ONE_LARGE)
+            _release_freed_memory()
+
+
+def _release_freed_memory() -> None:
+    # glibc keeps what a thread has freed for that thread, so that each would keep a large picture.
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def to_square(image: Image.Image, least: int = 0) -> Image.Image:

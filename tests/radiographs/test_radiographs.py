@@ -612,6 +612,18 @@ FORM = {  # of RAMP, for pydicom's encoder
 }  # fmt: skip
 
 
+def test_rle_whose_last_run_is_too_long_is_read_whatever_is_installed(tmp_path):
+    """pylibjpeg-rle panics at it, which is no Exception."""
+    rows = [bytes([15, *range(16 * i, 16 * i + 16)]) for i in range(15)]
+    segment = b"".join([*rows, bytes([14, *range(240, 255), 0xFD, 255, 0])])  # 255 four times
+    header = struct.pack("<16I", 2, 64, 64 + len(segment), *[0] * 13)
+    deep = RAMP.astype(np.uint16) * 257
+    encoded = header + segment * 2
+    file = write_dicom(tmp_path / "a.dcm", deep, syntax=RLELossless, encoded=encoded)
+    with pytest.warns(UserWarning, match="non-conformant padding"):
+        assert same(read_radiograph(file), RAMP)
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless, JPEG2000Lossless])
 def test_multi_frame_dicom_gives_its_first_frame_with_a_warning(syntax, tmp_path):
     frames, encoded = np.stack([RAMP, 255 - RAMP]), None
@@ -903,7 +915,9 @@ def test_large_pictures_are_decoded_and_made_smaller_one_at_a_time(
         form = FORM | {"rows": side, "columns": side}
         encoded = get_encoder(RLELossless).encode(grey, **form)
         write_dicom(file, grey, syntax=RLELossless, encoded=encoded)
-    counting, here, counts = threading.Lock(), [], []
+    counting, here, counts, released = threading.Lock(), [], [], []
+    release = pixels._release_freed_memory
+    monkeypatch.setattr(pixels, "_release_freed_memory", lambda: released.append(release()))
     together = threading.Barrier(at_once)
 
     def decoding(decode):
@@ -930,6 +944,7 @@ def test_large_pictures_are_decoded_and_made_smaller_one_at_a_time(
             inputs.result()
     assert len(counts) == 8
     assert max(counts) == 1 if at_once == 1 else max(counts) >= at_once
+    assert len(released) == (8 if at_once == 1 else 0)
 
 
 def test_a_large_file_waits_before_it_is_read_into_memory(tmp_path, monkeypatch):
