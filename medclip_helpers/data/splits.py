@@ -1,37 +1,4 @@
-"""Which images are test, validation and training, for each data set and recipe.
-
-Two recipes where MedCLIP's authors sampled a test set (Wang et al., EMNLP 2022, section 4.1, and
-the `examples/process_*.py` of their repository). Their files of sampled images are not public, so
-that "published" has the published sizes and way of drawing, not the published images.
-
-chexpert-5x200, mimic-5x200 (only images with exactly one of the five findings)
-    stratified  Exclusively positive: one of the five findings present, and no other of the 13
-                present or uncertain. One frontal image a study. Test: 200 a class, one a patient.
-                Train and valid: all such images of the other patients.
-    published   One of the five present and no other of the 13 present; uncertain and blank as
-                absent. Any view, image by image, so that patients may be on both sides. 400
-                images a class, of which one half, drawn from all 2,000 together, is the test (class
-                counts are then uneven) and the other, on which the authors fine-tune, is train.
-                (Their MIMIC script reads NegBio's labels; here CheXpert's are read.)
-rsna
-    stratified  Test: 1,769 of each class. Train and valid: all other images.
-    published   Test: as above. Train: the other pneumonias and as many other images, 8,486 in all.
-                Our reading of "balanced"; the authors' script draws 30 % of all images instead.
-covid
-    stratified  Test: 1,500 of each class. Train and valid: all other images of the two classes.
-    published   Test: 3,000 drawn from all COVID images and as many normal ones, without regard to
-                class. Train: all other images of the two classes.
-
-The other data sets have one recipe:
-
-chexpert    Test: valid.csv, read by three radiologists. Train and valid: train.csv, by patient.
-mimic-cxr   The official split.
-openi       70 % train, 10 % valid, 20 % test, by patient.
-demo        Drawings, as many as `sizes` says, each with one of the five findings.
-
-`valid` has a tenth of the patients that are not in the test. To pretrain on what a sampled test
-leaves: `rest = chexpert[~chexpert["subject_id"].isin(test["subject_id"])]`.
-"""
+"""Which images are test, validation and training; `build_manifest` says it for each recipe."""
 
 from __future__ import annotations
 
