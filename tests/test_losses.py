@@ -191,6 +191,26 @@ def test_labels_of_one_side_alone_or_under_another_name_are_an_error(golden):
         loss_of(*batch, image_label=golden["img_labels"][:3], text_labels=golden["text_labels"])
 
 
+def test_the_module_hands_on_the_mask_and_the_temperature(golden):
+    class Masked(Embeddings):
+        def encode_text(self, input_ids, attention_mask=None):
+            return input_ids * attention_mask
+
+    texts, images = golden["vit"]["text_embeds"], golden["vit"]["batch_img_embeds"]
+    mask = torch.ones_like(texts)
+    mask[:, ::2] = 0
+    labels = {"image_labels": golden["img_labels"], "text_labels": golden["text_labels"]}
+    loss_of = ImageTextContrastiveLoss(Masked(), temperature=0.3)
+    found = loss_of(texts, images, mask, **labels, aug_input_ids=texts, aug_attention_mask=1 - mask)
+    similarity = label_similarity(golden["img_labels"], golden["text_labels"], kind="dot")
+    each = [
+        semantic_matching_loss(images @ (texts * m).T / 0.07, similarity, 0.3)
+        for m in (mask, 1 - mask)
+    ]
+    assert abs(each[0] - each[1]) > 0.01
+    torch.testing.assert_close(found["loss_value"], sum(each) / 2)
+
+
 def test_augmented_texts_count_as_much_as_the_texts_themselves(golden):
     record = golden["vit"]
     loss_of = ImageTextContrastiveLoss(Embeddings())

@@ -47,6 +47,17 @@ def test_draws_are_seeded_without_repeats_and_leave_global_randomness_alone():
     assert len(generate_chexpert_class_prompts(n=100)["Cardiomegaly"]) == 15
 
 
+def test_a_draw_without_a_seed_is_that_of_seed_0():
+    for generate in (
+        generate_chexpert_class_prompts, generate_covid_class_prompts, generate_rsna_class_prompts
+    ):  # fmt: skip
+        assert generate(5) == generate(5, seed=0) != generate(5, seed=1)
+    table = sentence_table({f"edema number {i}": {"Edema": 1} for i in range(20)})
+    drawn = generate_class_prompts(table, ["Edema"])
+    assert drawn == generate_class_prompts(table, ["Edema"], n=10, seed=0)
+    assert drawn != generate_class_prompts(table, ["Edema"], n=10, seed=1)
+
+
 def test_a_class_draws_the_same_whatever_other_classes_there_are(tmp_path):
     everything = generate_chexpert_class_prompts()
     (tmp_path / "edema.json").write_text(json.dumps({"Edema": everything["Edema"]}))

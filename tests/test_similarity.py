@@ -135,6 +135,27 @@ def test_images_are_embedded_as_the_model_does(model, processor):
         encode_images(model, processor, [])
 
 
+def test_progress_is_shown_unless_it_is_not_wanted(model, processor, capsys):
+    images = [np.arange(64, dtype=np.uint8).reshape(8, 8)] * 3
+    encode_images(model, processor, images)
+    assert "encoding images" in (shown := capsys.readouterr().err) and "3/3" in shown
+    encode_images(model, processor, (image for image in images))  # whose number is not known
+    assert "3image" in capsys.readouterr().err.replace(" ", "")
+    encode_images(model, processor, images, progress=False)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "sizes"), [(2, [2, 2, 1]), (None, [5])])
+def test_as_many_images_at_once_as_asked_for(size, sizes, processor, monkeypatch):
+    model = small_model(BACKBONES["small convolutional"])
+    seen = []
+    encode = model.encode_image
+    monkeypatch.setattr(model, "encode_image", lambda x: seen.append(len(x)) or encode(x))
+    images = [np.arange(64, dtype=np.uint8).reshape(8, 8)] * 5
+    encode_images(model, processor, images, batch_size=size, progress=False)
+    assert seen == sizes
+
+
 def test_an_image_that_cannot_be_read_is_named(model, processor, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")

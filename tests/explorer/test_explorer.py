@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import zlib
+from contextlib import nullcontext
 from html import unescape
 from types import SimpleNamespace
 
@@ -46,6 +47,7 @@ class Stub(torch.nn.Module):
     device = torch.device("cpu")
     temperature = 0.1
     note = "a stub"
+    autocast = staticmethod(nullcontext)
 
     def __init__(self):
         super().__init__()
