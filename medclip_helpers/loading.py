@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from .hub import (
 )
 from .model import MedCLIPModel, MedCLIPVisionModel, MedCLIPVisionModelViT
 from .processor import MedCLIPProcessor
+from .radiographs import warn_user
 
 PUBLISHED_ENCODERS = {"vit": MedCLIPVisionModelViT, "resnet": MedCLIPVisionModel}
 
@@ -135,7 +135,7 @@ def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, eng
         except Exception as error:  # torch's exporter raises whatever a backbone makes it raise
             if engine == "openvino":
                 raise
-            warnings.warn(f"torch computes, for the export failed: {error}", stacklevel=3)
+            warn_user(f"torch computes, for the export failed: {error}")
             return
         if engine == "auto" and not is_faster(compiled[name], encoder, model.precision):
             return
@@ -151,10 +151,9 @@ def _find(name: str | Path, cache_dir: str | Path | None, mirror: str | None) ->
             return fetch_weights("vit", cache_dir, mirror)
         except DownloadError as error:
             reason = str(error).splitlines()[0].removesuffix(". Tried:")
-            warnings.warn(
+            warn_user(
                 f"published weights are not at hand ({reason}): using the demo model, "
-                "which was trained on drawings",
-                stacklevel=3,
+                "which was trained on drawings"
             )
             return CHECKPOINT_FOLDER
     if name == "demo":

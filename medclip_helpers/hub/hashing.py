@@ -29,12 +29,14 @@ def fingerprint(*things: Any) -> str:
             for key in thing:
                 add(key)
                 add(thing[key])
+            digest.update(b"}")
         elif isinstance(thing, os.PathLike):
             add(os.fspath(thing))
         elif isinstance(thing, Sequence) and not isinstance(thing, (str, bytes)):
             digest.update(b"[")
             for item in thing:
                 add(item)
+            digest.update(b"]")
         elif hasattr(thing, "__array__") or hasattr(thing, "__array_interface__"):
             array = np.asarray(thing)
             digest.update(f"{array.dtype}{array.shape}".encode())

@@ -7,11 +7,12 @@ import warnings
 from traceback import walk_stack
 
 PACKAGE = __name__.partition(".")[0]
+_TOLD: dict = {}  # so that Python says each once a line, as it does of its own
 
 
 def warn_user(message: str, line: tuple[str, int] | None = None) -> None:
     """A UserWarning that names `line`, by default `users_line()`."""
-    warnings.warn_explicit(message, UserWarning, *(line or users_line()))
+    warnings.warn_explicit(message, UserWarning, *(line or users_line()), registry=_TOLD)
 
 
 def users_line() -> tuple[str, int]:
