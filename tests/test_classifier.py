@@ -205,7 +205,10 @@ def test_all_images_unreadable_is_still_a_table(small_model, standin_processor, 
         ([], PROMPTS, "images is empty"),
         ("scans", PROMPTS, "images is one path, scans: expected a list"),
         (Path("a.png"), PROMPTS, "images is one path, a.png: expected a list"),
-        (["a.png"], {"status": ["edema"]}, "class name 'status' is taken"),
+        *(
+            (["a.png"], {name: ["edema"]}, f"class name '{name}' is taken")
+            for name in ("image", "predicted", "status", "note")
+        ),
         (["a.png"], {"Edema": []}, "Edema"),
     ],
 )
@@ -260,13 +263,13 @@ def test_next_batch_is_read_while_a_gpu_works():
 
 
 def test_images_of_a_batch_are_read_at_the_same_time_on_a_cpu():
-    together = threading.Barrier(4)
+    together = threading.Barrier(8)
 
     def processor(images):
-        together.wait(20)  # an error unless four are being read
+        together.wait(20)  # an error unless eight are being read
         return {}
 
-    [batch] = read_batches(processor, _arrays(4), torch.device("cpu"), 4)
+    [batch] = read_batches(processor, _arrays(8), torch.device("cpu"), 8)
     for _, inputs in batch:
         inputs.result()
 
@@ -302,6 +305,12 @@ def test_what_waits_to_be_read_is_dropped_with_the_batches():
     assert 0 < len(read) < 100
 
 
+@pytest.mark.parametrize(("device", "size"), [("cpu", 8), ("cuda", 64)])
+def test_a_batch_is_as_large_as_suits_the_device(device, size):
+    with closing(read_batches(lambda images: {}, _arrays(65), torch.device(device))) as batches:
+        assert len(next(batches)) == size
+
+
 def test_no_batch_of_nothing():
     with pytest.raises(ValueError, match="batch_size is 0, expected at least 1"):
         next(read_batches(None, ["a.png"], torch.device("cpu"), 0))
@@ -331,6 +340,14 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path):
     assert max(memory[1000:]) - max(memory[:1000]) < 40
     # As many threads read as images are in a batch.
     assert max(opened) - opened[0] <= 64
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(small_model, standin_processor, capsys):
+    images = [PARITY / "image.png"] * 3
+    classify_images(small_model, standin_processor, images, PROMPTS)
+    assert "3/3" in capsys.readouterr().err
+    classify_images(small_model, standin_processor, images, PROMPTS, progress=False)
+    assert not capsys.readouterr().err
 
 
 def test_a_model_in_training_is_left_in_training(small_model, standin_processor):

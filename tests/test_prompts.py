@@ -27,6 +27,7 @@ def test_sizes_are_comparable_to_the_published_ones():
     assert tuple(prompts) == CHEXPERT_COMPETITION
     assert all(len(set(p)) == len(p) for p in prompts.values())
     assert all(text == " ".join(text.split()) for p in prompts.values() for text in p)
+    assert {"perihilar edema", "mild perihilar edema"} <= set(prompts["Edema"])
 
 
 def test_covid_and_rsna_have_something_to_choose_against():
@@ -193,5 +194,5 @@ def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standi
 def test_tokenised_prompts_are_cut_at_the_limit(standin_processor):
     inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor)
     assert inputs["long"]["input_ids"].shape == (1, 77)
-    with pytest.raises(ValueError, match="class 'none' needs a non-empty list"):
+    with pytest.raises(ValueError, match="^prompts: class 'none' needs a non-empty list"):
         process_class_prompts({"none": []}, standin_processor)

@@ -7,7 +7,7 @@ from sklearn import metrics
 from sklearn.utils import resample
 
 from medclip_helpers import evaluation as ev
-from medclip_helpers.evaluation.metrics import _decided, _Ranked, _ranking
+from medclip_helpers.evaluation.metrics import _decided, _Ranked, _ranking, predict
 
 CLASSES = ["a", "b", "c"]
 
@@ -109,6 +109,7 @@ def test_bootstrap_is_seeded_and_groups_widen_it():
         return row["high"] - row["low"]
 
     assert width(seed=3) == width(seed=3) != width(seed=4)
+    assert width() == width(seed=0, resamples=1000, level=0.95)
     assert 1.6 < width(groups=patients) / width() < 2.4  # twice: a quarter of the evidence
 
 
@@ -138,6 +139,8 @@ def test_a_single_column_is_never_silently_thresholded():
     cut = ev.evaluate_classification(labels, scores, names, "binary", threshold=4.75, resamples=2)
     assert value(cut, "accuracy") == pytest.approx(((scores > 4.75) == labels).mean())
     assert value(cut, "recall", "COVID") == pytest.approx((scores > 4.75)[labels == 1].mean())
+    at_the_threshold = predict([1, 2, 3], "binary", 2)
+    assert at_the_threshold.tolist() == [[1, 0], [1, 0], [0, 1]]
     everything = ev.evaluate_classification(
         labels, scores, names, "binary", threshold=0, resamples=2
     )
@@ -174,7 +177,12 @@ def test_multilabel_counts_only_what_is_known():
     [
         ({"labels": [0, 1, 3]}, r"labels\[2\] is 3.0, expected one of \[0, 1, 2\]"),
         ({"labels": [0, 1]}, r"\(2 images"),
+        ({"labels": ["a", "b", "c"]}, "labels are not numbers"),
+        ({"labels": np.eye(3)}, r"labels have shape \(3, 3\), expected \(3,\) for multiclass"),
+        ({"labels": [], "scores": np.zeros((0, 3))}, "scores are empty"),
         ({"scores": np.zeros((3, 2))}, "3 columns"),
+        ({"scores": np.zeros((3, 1))}, r"\(3, 1\), expected \(3 images, 3 columns\)"),
+        ({"mode": "binary", "class_names": ["no", "yes"]}, "1 or 2 columns"),
         ({"scores": np.full((3, 3), np.nan)}, "not all finite"),
         ({"mode": "multi"}, "multiclass"),
         ({"threshold": 0.5}, "highest of several"),

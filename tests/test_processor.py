@@ -1,0 +1,18 @@
+"""What a processor takes for one image, and what for several."""
+
+import numpy as np
+import torch
+from PIL import Image
+from standin import PARITY
+
+
+def test_one_image_may_be_a_path_an_open_file_a_picture_an_array_or_a_tensor(standin_processor):
+    path = PARITY / "image.png"
+    picture = Image.open(path).convert("L")
+    expected = standin_processor(images=[picture])["pixel_values"]
+    tensor = torch.from_numpy(np.array(picture))[None]
+    with path.open("rb") as file:
+        for one in (path, str(path), file, picture, np.asarray(picture), tensor[0], tensor):
+            assert standin_processor(images=one)["pixel_values"].equal(expected), type(one)
+    two = standin_processor(images=tensor.repeat(2, 1, 1, 1))["pixel_values"]
+    assert two.equal(expected.repeat(2, 1, 1, 1))
