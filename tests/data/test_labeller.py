@@ -31,6 +31,8 @@ LABELS = list(CHEXPERT_LABELS)
         ("The pneumothorax is not visualized.", {"Pneumothorax": 0}),
         ("Atelectasis without significant interval change.", {"Atelectasis": 1}),
         ("History of pneumonia.", {}),
+        ("Possible edema, heart size normal.", {"Edema": -1, "Cardiomegaly": 0}),
+        ("No edema, otherwise normal chest.", {"Edema": 0, "No Finding": 1}),
         ("No acute cardiopulmonary abnormality.", {"No Finding": 1}),
         ("The lungs are clear of consolidation.", {"Consolidation": 0, "Lung Opacity": 0}),
         ("The trachea is midline.", {}),
@@ -63,7 +65,18 @@ def test_the_table_has_one_row_a_sentence():
     table = label_sentences(["No edema.", "Clear lungs.", "No edema."], progress=False)
     assert table["Reports"].tolist() == ["No edema.", "Clear lungs."]
     assert list(table.columns) == ["Reports", *LABELS]
-    assert len(label_sentences([], progress=False)) == 0
+    empty = label_sentences([], progress=False)
+    assert len(empty) == 0 and (empty[LABELS].dtypes == "float32").all()
+    with pytest.raises(ValueError, match="^sentences"):
+        label_sentences([5], progress=False)
+
+
+def test_progress_is_shown_unless_it_is_not_wanted(capsys):
+    pytest.importorskip("negspacy", reason="negspaCy, an optional extra, is not installed")
+    label_sentences(["No edema.", "Clear lungs."])
+    assert "2/2" in capsys.readouterr().err
+    label_sentences(["No edema."], progress=False)
+    assert not capsys.readouterr().err
 
 
 def test_without_negspacy_the_error_says_what_to_install(monkeypatch):
