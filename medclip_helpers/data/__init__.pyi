@@ -1,4 +1,5 @@
 from .augmentation import TextAugmentation, image_augmentation
+from .authors import describe_test
 from .catalogue import DATASETS, DataSet
 from .collator import MedCLIPCollator
 from .datasets import LabelledImages, PairedDataset, UnpairedDataset
@@ -34,6 +35,7 @@ __all__ = [
     "check_manifest",
     "class_numbers",
     "combine_labels",
+    "describe_test",
     "draw_images",
     "draw_studies",
     "encode_labels",

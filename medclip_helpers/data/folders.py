@@ -77,7 +77,8 @@ class DataFolder:
         if path is None:
             raise FileNotFoundError(self.message([f"no file {paths[0]}"]))
         try:
-            table = pd.read_csv(path, low_memory=False)
+            excel = name.endswith(".xlsx")
+            table = pd.read_excel(path) if excel else pd.read_csv(path, low_memory=False)
         except (ValueError, OSError, EOFError, zlib.error, BadZipFile) as error:
             raise ValueError(self.message([f"cannot read {path} as a table: {error}"])) from error
         missing = [column for column in columns if column not in table]

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pandas as pd
 
+from .authors import AUTHORS
 from .folders import DataFolder
 from .labels import LABELS
 from .tables import cell_problems
@@ -52,33 +53,50 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
     return pd.concat(tables, ignore_index=True)
 
 
-def read_mimic(folder: DataFolder) -> pd.DataFrame:
-    """Metadata, split and CheXpert labels joined; a study that has no labels gets blank ones.
+def read_mimic(folder: DataFolder, labeller: str = "chexpert") -> pd.DataFrame:
+    """Metadata, split and labels joined; a study that has no labels gets blank ones.
 
+    labeller: "chexpert" or "negbio", with which the authors drew, without the official split.
     Reports are left to `read_mimic_reports`, for the rows that are wanted.
     """
     name = "mimic-cxr-2.0.0-{}.csv".format
     columns = ["dicom_id", "subject_id", "study_id", "ViewPosition"]
     images, _ = folder.read_csv(name("metadata"), columns, "dicom_id")
-    splits, path = folder.read_csv(name("split"), ["dicom_id", "split"], "dicom_id")
-    labels, _ = folder.read_csv(name("chexpert"), ["study_id", *LABELS], "study_id")
-    split = images["dicom_id"].map(splits.set_index("dicom_id")["split"])
-    odd = ~split.isin(_MIMIC_SPLITS)
-    folder.raise_if(
-        f"{path}: split of {image!r} is {given!r}, expected one of {list(_MIMIC_SPLITS)}"
-        for image, given in zip(images["dicom_id"][odd], split[odd], strict=True)
-    )
+    labels, path = folder.read_csv(name(labeller), ["study_id", *LABELS], "study_id")
+    labels = labels.set_index("study_id")[LABELS]
+    split = None
+    if labeller == "negbio":
+        studies, other = AUTHORS["mimic-5x200"]["studies"], name("chexpert")
+        if len(labels) != studies:
+            folder.raise_if([f"{path}: {len(labels):,} studies, expected {studies:,}"])
+        if any(folder.root.glob(f"{other}*")):
+            twin, where = folder.read_csv(other, ["study_id", *LABELS], "study_id")
+            if twin.set_index("study_id")[LABELS].equals(labels):
+                folder.raise_if([f"{path} has the very labels of {where}: expected NegBio's"])
+    else:
+        split = _official_split(folder, images["dicom_id"], name("split"))
     patient, study = images["subject_id"].astype(str), images["study_id"].astype(str)
     place = "files/p" + patient.str[:2] + "/p" + patient + "/s" + study
-    labelled = labels.set_index("study_id")[LABELS].reindex(images["study_id"])
-    return labelled.reset_index(drop=True).assign(
+    labelled = labels.reindex(images["study_id"]).reset_index(drop=True)
+    return labelled.assign(
         file=place + "/" + images["dicom_id"] + ".jpg",
         subject_id=patient,
         study=study,
         frontal=images["ViewPosition"].astype(str).str.upper().isin(["AP", "PA"]),
-        split=split.map(_MIMIC_SPLITS),
+        split=split,
         report=None,
     )
+
+
+def _official_split(folder: DataFolder, images: pd.Series, name: str) -> pd.Series:
+    splits, path = folder.read_csv(name, ["dicom_id", "split"], "dicom_id")
+    split = images.map(splits.set_index("dicom_id")["split"])
+    odd = ~split.isin(_MIMIC_SPLITS)
+    folder.raise_if(
+        f"{path}: split of {image!r} is {given!r}, expected one of {list(_MIMIC_SPLITS)}"
+        for image, given in zip(images[odd], split[odd], strict=True)
+    )
+    return split.map(_MIMIC_SPLITS)
 
 
 def read_mimic_reports(folder: DataFolder, table: pd.DataFrame) -> pd.DataFrame:
@@ -147,6 +165,17 @@ def read_covid(folder: DataFolder) -> pd.DataFrame:
         if state not in positive
     )
     return _one_hot(folder, [match[0] for match in found], positive)
+
+
+def read_covid_tables(folder: DataFolder) -> pd.DataFrame:
+    """The images that the metadata list, Normal first, in their order, as the authors read them."""
+    files: list[str] = []
+    for part in ("Normal", "COVID"):
+        table, _ = folder.read_csv(f"{part}.metadata.xlsx", ["FILE NAME"], "FILE NAME")
+        names = table["FILE NAME"].astype(str)
+        names = names.str.capitalize() if part == "Normal" else names  # NORMAL-1, but Normal-1.png
+        files += [f"{part}/images/{name}.png" for name in names]
+    return _one_hot(folder, files, np.array([file.startswith("COVID") for file in files], int))
 
 
 def _one_hot(folder: DataFolder, files: list[str], positive: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which images are test, validation and training; `build_manifest` says it for each recipe."""
+"""Which images are test, validation and training in our own way; `build_manifest` says it."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _split_openi(table: pd.DataFrame, _, rng: np.random.Generator) -> pd.DataFra
     return _held_out(table, table.index[test], rng)
 
 
-def _exclusive_finding(table: pd.DataFrame, uncertain: bool) -> pd.Series:
+def exclusive_finding(table: pd.DataFrame, uncertain: bool) -> pd.Series:
     """The one of the five that is present alone, for the rows that have one.
 
     uncertain: whether other findings may be.
@@ -80,57 +80,41 @@ def _exclusive_finding(table: pd.DataFrame, uncertain: bool) -> pd.Series:
 
 
 def _stratified_5x200(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    finding = _exclusive_finding(table, uncertain=False)
+    finding = exclusive_finding(table, uncertain=False)
     table = table.loc[finding.index]
     table = table[table["frontal"]].drop_duplicates("study")
     one_each = table.sample(frac=1, random_state=rng).drop_duplicates("subject_id").index
     return _held_out(table, _drawn_rows(finding[one_each], _FIVE, count, rng), rng)
 
 
-def _published_5x200(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    pool = _drawn_rows(_exclusive_finding(table, uncertain=True), _FIVE, 2 * count, rng)
-    table = table.loc[pool.sort_values()].assign(split="train")
-    table.loc[table.sample(frac=0.5, random_state=rng).index, "split"] = "test"
-    return table.assign(**(table[LABELS] == PRESENT).astype(np.float32))
-
-
-def _drawn_of_pair(
-    name: str, table: pd.DataFrame, count: int | None, rng: np.random.Generator
-) -> pd.Index:
-    """The index of `count` rows of each class; None: as many as there are of the positive one."""
-    names = list(DATASETS[name].classes)
-    if count is None:
-        count = int(table[names[1]].sum())
-    return _drawn_rows(table[names].idxmax(axis=1), names, count, rng)
-
-
 def _stratified_pair(
     name: str, table: pd.DataFrame, count: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    return _held_out(table, _drawn_of_pair(name, table, count, rng), rng)
+    names = list(DATASETS[name].classes)
+    drawn = _drawn_rows(table[names].idxmax(axis=1), names, count, rng)
+    return _held_out(table, drawn, rng)
 
 
-def _published_rsna(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    table = table.loc[_drawn_of_pair("rsna", table, None, rng).sort_values()].assign(split="train")
-    table.loc[_drawn_of_pair("rsna", table, count, rng), "split"] = "test"
-    return table
+def split_by_list(
+    name: str, table: pd.DataFrame, test: pd.Index, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Rows `test`, in this order, are the test. Train and valid: what "stratified" may choose from,
+    less the patients of the test.
+    """
+    if name.endswith("5x200"):
+        alone = exclusive_finding(table, uncertain=False).index
+        table = table[table.index.isin(alone.union(test))]
+    table = _held_out(table, test, rng)
+    return table.loc[[*test, *table.index[table["split"] != "test"]]]
 
 
-def _published_covid(table: pd.DataFrame, count: int, rng: np.random.Generator) -> pd.DataFrame:
-    pool = table.loc[_drawn_of_pair("covid", table, None, rng)]
-    table = table.assign(split="train")
-    table.loc[pool.sample(2 * count, random_state=rng).index, "split"] = "test"
-    return table
-
-
-_5X200 = {"stratified": _stratified_5x200, "published": _published_5x200}
-# Data set and recipe -> (table, images a class in the test, generator) -> table with `split`.
-SPLITTERS: dict[str, dict[str, Callable]] = {
-    "chexpert": {"stratified": _split_chexpert},
-    "chexpert-5x200": _5X200,
-    "mimic-cxr": {"stratified": lambda table, count, rng: table},  # read with its own split
-    "mimic-5x200": _5X200,
-    "openi": {"stratified": _split_openi},
-    "rsna": {"stratified": partial(_stratified_pair, "rsna"), "published": _published_rsna},
-    "covid": {"stratified": partial(_stratified_pair, "covid"), "published": _published_covid},
+# Data set -> (table, images a class in the test, generator) -> table with `split`, "stratified".
+SPLITTERS: dict[str, Callable] = {
+    "chexpert": _split_chexpert,
+    "chexpert-5x200": _stratified_5x200,
+    "mimic-cxr": lambda table, count, rng: table,  # read with its own split
+    "mimic-5x200": _stratified_5x200,
+    "openi": _split_openi,
+    "rsna": partial(_stratified_pair, "rsna"),
+    "covid": partial(_stratified_pair, "covid"),
 }

@@ -1,10 +1,15 @@
-"""Small folders in the layout of each data set, for tests: every image is the same tiny PNG."""
+"""Small folders in the layout of each data set, for tests, and the real label files of two.
+
+Every image is the same tiny PNG.
+"""
 
 import io
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from medclip_helpers.constants import CHEXPERT_COMPETITION, CHEXPERT_LABELS
@@ -154,6 +159,15 @@ def openi_tree(folder: Path, reports: int = 20) -> Path:
         for image in images:
             write(root / f"NLMCXR_png/{image}.png")
     return root
+
+
+def label_file(name: str) -> Path:
+    """One of the label files that torchxrayvision ships; it is not imported."""
+    package = find_spec("torchxrayvision")
+    path = package and Path(package.origin).parent / "data" / name
+    if not path or not path.is_file():
+        pytest.skip(f"no torchxrayvision with {name}: pip install torchxrayvision")
+    return path
 
 
 TREES = {

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import tarfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from dataset_trees import (
     TREES,
     chexpert_tree,
     covid_tree,
+    label_file,
     mimic_tree,
     openi_report,
     openi_tree,
@@ -30,6 +30,7 @@ from medclip_helpers.constants import CHEXPERT_COMPETITION
 from medclip_helpers.data import (
     DATASETS,
     build_manifest,
+    describe_test,
     draw_studies,
     folders,
     manifest_counts,
@@ -44,6 +45,7 @@ from medclip_helpers.processor import MedCLIPImageProcessor
 from medclip_helpers.prompts import load_class_prompts
 
 FIVE = list(CHEXPERT_COMPETITION)
+FIRST = ["imgpath", "subject_id", "report", "split", "pretrained", "patient_pretrained"]
 PER_CLASS = {"chexpert-5x200": 2, "mimic-5x200": 2, "rsna": 4, "covid": 4}
 
 
@@ -85,7 +87,7 @@ def test_a_manifest_of_a_small_tree(name, tmp_path, labeller, caplog):
         table = build(name, root)
     known = DATASETS[name]
     labels = list(known.classes) if known.mode == "binary" else LABELS
-    assert list(table.columns) == ["imgpath", "subject_id", "report", "split", *labels]
+    assert list(table.columns) == [*FIRST, *labels]
     assert (table[labels].dtypes == np.float32).all()
     assert all(Path(path).is_file() and root in Path(path).parents for path in table["imgpath"])
     assert not table["imgpath"].duplicated().any() and list(table.index) == list(range(len(table)))
@@ -158,32 +160,6 @@ def test_5x200_has_one_certain_finding_one_frontal_image_a_study_one_study_a_pat
     assert not table.loc[table["split"] == "test", "subject_id"].duplicated().any()
 
 
-@pytest.mark.parametrize("name", ["chexpert-5x200", "mimic-5x200"])
-def test_published_5x200_halves_all_classes_together_image_by_image(name, tmp_path):
-    root = TREES[name](tmp_path)
-    tables = [build(name, root, recipe="published", test_per_class=4, seed=s) for s in range(6)]
-    for table in tables:
-        counts = manifest_counts(table)
-        assert counts["images"].to_dict() == {"train": 20, "test": 20}
-        assert (counts[FIVE].sum() == 8).all()
-        assert set(np.unique(table[LABELS])) == {0, 1}  # uncertain and blank are absent
-    whole = pd.concat(tables)
-    test = [manifest_counts(table).loc["test", FIVE] for table in tables]
-    assert any(set(counts) != {4} for counts in test)  # unstratified
-    assert whole["imgpath"].str.contains("lateral|LATERAL").any()
-    shared = [patients(table, "train") & patients(table, "test") for table in tables]
-    assert any(shared)  # the leak that the default does not have
-
-
-def test_published_5x200_takes_studies_with_an_uncertain_second_finding(tmp_path):
-    root = chexpert_tree(tmp_path, patients=20)
-    table = pd.read_csv(root / "train.csv").assign(**{"Lung Lesion": -1})
-    table.to_csv(root / "train.csv", index=False)
-    assert len(build("chexpert-5x200", root, recipe="published")) == 20
-    with pytest.raises(ValueError, match="0 images to draw .* expected at least 2"):
-        build("chexpert-5x200", root)
-
-
 def test_5x200_needs_no_valid_csv(tmp_path):
     root = chexpert_tree(tmp_path)
     (root / "valid.csv").unlink()
@@ -248,23 +224,6 @@ def test_rsna_has_a_row_for_each_image_whatever_the_boxes(tmp_path):
     assert (table["Normal"] == 1 - table["Pneumonia"]).all()
 
 
-def test_published_rsna_is_balanced_on_both_sides(tmp_path):
-    counts = manifest_counts(build("rsna", rsna_tree(tmp_path), recipe="published"))
-    assert counts[["images", "Normal", "Pneumonia"]].to_dict("index") == {
-        "train": {"images": 12, "Normal": 6, "Pneumonia": 6},
-        "test": {"images": 8, "Normal": 4, "Pneumonia": 4},
-    }
-
-
-def test_published_covid_draws_from_both_classes_together(tmp_path):
-    root = covid_tree(tmp_path)
-    counts = [
-        manifest_counts(build("covid", root, recipe="published", seed=seed)) for seed in range(6)
-    ]
-    assert all(count["images"].to_dict() == {"train": 32, "test": 8} for count in counts)
-    assert len({count.loc["test", "COVID-19"] for count in counts}) > 1
-
-
 def test_covid_folders_without_images_folder_are_read_and_masks_never(tmp_path):
     root = covid_tree(tmp_path)
     table = build("covid", root)
@@ -314,7 +273,7 @@ def test_demo_draws_one_finding_each_and_reports_about_it():
     sizes = {"train": 10, "valid": 3, "test": 5}
     table = build_manifest("demo", sizes=sizes, seed=1, progress=False)
     assert table["split"].value_counts().to_dict() == sizes
-    assert list(table.columns) == ["imgpath", "subject_id", "report", "split", *LABELS]
+    assert list(table.columns) == [*FIRST, *LABELS]
     assert not table["subject_id"].duplicated().any() and table["report"].str.endswith(".").all()
     assert ((table[FIVE] == 1).sum(axis=1) == 1).all()
     assert manifest_counts(table).loc["test", FIVE].tolist() == [1] * 5
@@ -531,9 +490,15 @@ def test_a_broken_report_and_an_image_of_two_reports_are_named(tmp_path, labelle
         (
             "chexpert",
             {"recipe": "published"},
-            r"recipe of chexpert is 'published', expected one of",
+            r"of chexpert is 'published', expected one of \['stratified', 'authors'\]",
         ),
-        ("rsna", {"recipe": "best"}, r"'best', expected one of \['stratified', 'published'\]"),
+        ("openi", {"recipe": "authors"}, r"'authors', expected one of \['stratified'\]"),
+        ("rsna-whole", {}, r"'stratified', expected one of \['authors'\]"),
+        ("covid-0.2", {}, "drew the 20 % .* with a seed that is written nowhere"),
+        ("demo", {"test_ids": "x.csv"}, "test_ids of demo, stratified: expected none"),
+        ("rsna", {"test_ids": "x.csv", "recipe": "authors"}, "test_ids of rsna, authors"),
+        ("rsna", {"test_ids": "x.csv", "test_per_class": 4}, "test_per_class: expected none"),
+        ("rsna", {"recipe": "authors", "test_per_class": 4}, "test_per_class: expected none"),
         ("rsna", {"images": "some"}, "images is 'some', expected one of"),
         ("rsna", {"test_per_class": 0}, "test_per_class of rsna is 0"),
         ("openi", {"test_per_class": 5}, "test_per_class of openi is 5"),
@@ -583,15 +548,6 @@ def test_linked_folders_are_listed_and_loops_end(tmp_path):
 # --- the real label files ---------------------------------------------------------------------
 
 
-def label_file(name: str) -> Path:
-    """One of the label files that torchxrayvision ships; it is not imported."""
-    package = find_spec("torchxrayvision")
-    path = package and Path(package.origin).parent / "data" / name
-    if not path or not path.is_file():
-        pytest.skip(f"no torchxrayvision with {name}: pip install torchxrayvision")
-    return path
-
-
 @pytest.fixture
 def real_chexpert(tmp_path) -> Path:
     """The 223,414 real rows, and one made-up row for valid.csv, which is not public."""
@@ -620,31 +576,20 @@ def test_real_chexpert_5x200(real_chexpert):
     assert (counts.loc["test", FIVE] == 200).all()
     assert counts.loc["test", "images"] == counts.loc["test", "patients"] == 1000
     assert not patients(table, "test") & patients(table, "train", "valid")
+    known = describe_test(table)  # of one a patient, the authors pretrained on most
+    assert (known["pretrained"], known["known_patients"], known["unseen_images"]) == (906, 773, 22)
     # Every patient with such an image is there: 487 of Consolidation alone have one.
     assert counts["patients"].sum() == table["subject_id"].nunique()
     assert counts["Consolidation"].sum() > 487
 
 
-def test_real_chexpert_5x200_as_published(real_chexpert):
-    table = build(
-        "chexpert-5x200", real_chexpert, images="trust", test_per_class=None, recipe="published"
-    )
-    counts = manifest_counts(table)
-    assert counts["images"].to_dict() == {"train": 1000, "test": 1000}
-    assert (counts[FIVE].sum() == 400).all()
-    assert counts.loc["test", FIVE].nunique() > 1
-    assert patients(table, "train") & patients(table, "test")
-
-
-@pytest.mark.parametrize("recipe", ["stratified", "published"])
-def test_real_rsna(recipe, tmp_path):
+def test_real_rsna(tmp_path):
     file = label_file("kaggle_stage_2_train_labels.csv.zip")
     write(tmp_path / "stage_2_train_labels.csv.zip", file.read_bytes())
-    table = build("rsna", tmp_path, recipe=recipe, images="trust", test_per_class=None)
+    table = build("rsna", tmp_path, images="trust", test_per_class=None)
     counts = manifest_counts(table)
     assert counts.loc["test", ["images", "Normal", "Pneumonia"]].tolist() == [3538, 1769, 1769]
-    assert counts["Pneumonia"].sum() == 6012
-    assert counts["images"].sum() == {"stratified": 26_684, "published": 12_024}[recipe]
+    assert counts["Pneumonia"].sum() == 6012 and counts["images"].sum() == 26_684
 
 
 @needs_openi
