@@ -131,6 +131,47 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what the folder holds")
 
 
+def data(options: argparse.Namespace) -> int:
+    """Write a data set's manifest: images, labels, split, and what the authors pretrained on.
+
+    --recipe authors gives the very test images of MedCLIP's authors, from the data set's tables.
+
+    example:
+      medclip data chexpert-5x200 CheXpert-v1.0-small --recipe authors --out manifest.csv
+    """
+    if options.out.is_dir():
+        raise ValueError(f"--out is a folder, {options.out}: expected the name of a CSV file")
+    from .data import build_manifest, describe_test
+    from .hub import write_text
+
+    if options.name == "demo":
+        raise ValueError("the demo's drawings are no files: expected another data set")
+    table = build_manifest(
+        options.name,
+        options.root.expanduser().resolve(),  # so that the paths hold wherever the file is read
+        recipe=options.recipe,
+        seed=options.seed,
+        test_ids=options.test_ids,
+        check_images=options.check_images,
+    )
+    write_text(options.out, table.to_csv(index=False))
+    test = describe_test(table)
+    sys.stdout.write(f"{options.out}: {test['sentence']} Test list: {test['sha256']}\n")
+    return 0
+
+
+def _data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="chexpert-5x200, mimic-5x200, rsna, covid, openi, ...")
+    parser.add_argument("root", type=Path, help="the folder that it was unpacked to")
+    parser.add_argument("--out", type=Path, required=True, help="a CSV file")
+    parser.add_argument("--recipe", default="stratified", help="stratified (default) or authors")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    text = "a file with the test images, one column of paths or ids"
+    parser.add_argument("--test-ids", type=Path, metavar="FILE", help=text)
+    text = "look for no image: a list from the tables alone"
+    parser.add_argument("--no-check-images", dest="check_images", action="store_false", help=text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Run notebooks with many sets of parameters, and gather what they found.
 
@@ -241,6 +282,7 @@ def _count(text: str) -> int:
 
 VERBS = {
     "classify": (classify, _classify_arguments),
+    "data": (data, _data_arguments),
     "export": (export, _export_arguments),
     "run": (run, _run_arguments),
     "train": (train, _train_arguments),

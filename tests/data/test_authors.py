@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from dataset_trees import LABELS, chexpert_tree, label_file, rsna_tree, states, write
 
+from medclip_helpers.__main__ import main
 from medclip_helpers.constants import CHEXPERT_COMPETITION
 from medclip_helpers.data import build_manifest, describe_test, manifest_counts, manifests
 from medclip_helpers.data.authors import (
@@ -379,3 +380,53 @@ def test_drawings_are_described_too():
     found = describe_test(table)
     assert found["unseen_images"] == 2
     assert found["sha256"] == list_hash(sorted(table["subject_id"]))
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def test_data_writes_the_manifest_and_says_what_was_seen(rsna_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(rsna_root.parent)
+    out = tmp_path / "new" / "manifest.csv"
+    words = ["data", "rsna", rsna_root.name, "--recipe", "authors", "--no-check-images"]
+    assert main([*words, "--out", str(out)]) == 0
+    said, table = capsys.readouterr().out, build("rsna", rsna_root)
+    assert said.startswith(f"{out}: 3,538 test images of ")
+    assert said.endswith(f"Test list: {AUTHORS['rsna']['test']}\n")
+    written = pd.read_csv(out)
+    assert written["report"].isna().all() and table["report"].isna().all()
+    columns = table.columns.drop("report")  # None here, NaN there
+    pd.testing.assert_frame_equal(written[columns], table[columns], check_dtype=False)
+    assert describe_test(written) == describe_test(table)
+
+
+def test_data_takes_a_list_and_a_seed(tmp_path, capsys):
+    root, file = rsna_tree(tmp_path), listed(tmp_path, "b003\na011\n")
+    words = ["data", "rsna", str(root), "--test-ids", str(file), "--out", str(tmp_path / "x.csv")]
+    tables = []
+    for seed in "01":
+        assert main([*words, "--seed", seed]) == 0
+        tables.append(pd.read_csv(tmp_path / "x.csv"))
+        assert ids_of(tables[-1]) == ["b003", "a011"]
+    assert not tables[0].equals(tables[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rsna", "gone"], "no folder "),
+        (["rsna", "rsna", "--recipe", "authors"], "which has 40 rows, expected the 26,684"),
+        (["rsna", "rsna", "--test-ids", "gone.csv"], "gone.csv"),
+        (["rsna", "rsna", "--out", "."], "--out is a folder, ."),
+        (["demo", "rsna"], "the demo's drawings are no files"),
+        (["covid-0.2", "rsna"], "a seed that is written nowhere"),
+    ],
+)
+def test_data_refuses_and_writes_nothing(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rsna_tree(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["data", "--out", "manifest.csv", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and message in said.err and said.err.startswith("medclip data: ")
+    assert sorted(tmp_path.rglob("*")) == before
