@@ -29,6 +29,7 @@ _ID = re.compile(r"^(?:.*?/)??(patient\d+/study\d+/[^/]+?|[^/]+?)(?:\.(?:dcm|png
 OVERLAP = ["pretrained", "patient_pretrained"]  # columns of a manifest
 AUTHORS: dict[str, dict[str, Any]] = read_settings(Path(__file__).with_name("authors.yaml"))
 LOST: dict[str, str] = AUTHORS.pop("lost")  # what cannot be had again, and why
+SAID: dict[str, str] = AUTHORS.pop("said")  # the sentence of `describe_test`
 
 
 def image_ids(paths: Iterable[str]) -> pd.Series:
@@ -50,14 +51,12 @@ def draw_lists(name: str, table: pd.DataFrame) -> dict[str, pd.Index]:
     Raises ValueError for a table that is not the one that the authors drew from.
     """
     known, ids = AUTHORS[name], image_ids(table["file"])
-    first = ids.iat[0] if len(ids) else None
     expected = f"expected the {known['rows']:,} of {known['table']} in their own order"
+    first, order = ids.iat[0] if len(ids) else "", list_hash(ids)
     if len(ids) != known["rows"]:
         problem = f"{len(ids):,} rows, {expected}"
-    elif first != known.get("first", first):
-        problem = f"{first!r} as its first image, {expected}, from {known['first']!r} on"
-    elif list_hash(ids) != known.get("order", list_hash(ids)):
-        problem = f"other images or another order of rows, {expected}"
+    elif (first, order) != (known.get("first", first), known.get("order", order)):
+        problem = f"other images or another order of rows, {first!r} first, {expected}"
     else:
         try:
             lists = _steps(name, table, np.random.RandomState(SEED))
@@ -172,26 +171,15 @@ def describe_test(table: pd.DataFrame) -> dict[str, Any]:
         "list": next((name for name in AUTHORS if AUTHORS[name].get("test") == sha256), None),
         "images": len(test),
         "patients": patients.nunique(),
+    }
+    numbers = {
         "pretrained": own.sum(),
         "known_images": others.sum(),
         "known_patients": patients[others].nunique(),
         "unseen_images": unseen.sum(),
         "unseen_patients": patients[unseen].nunique(),
     }
-    if unseen.isna().any():
-        found |= dict.fromkeys(list(found)[4:])
-        said = (
-            "Which of them the authors pretrained on is not known: only the data set's own tables, "
-            "whole and in their order, tell it."
-        )
-    elif unseen.all():
-        said = "The authors pretrained on none of them, nor on other images of their patients."
-    else:
-        said = (
-            "The authors pretrained on {pretrained:,} of the images, and on other images of "
-            "{known_patients:,} of the patients ({known_images:,} images); {unseen_images:,} "
-            "images of {unseen_patients:,} patients are of people that they never pretrained on."
-        )
-    said = "{images:,} test images of {patients:,} patients. " + said
-    found = {name: int(x) if isinstance(x, np.integer) else x for name, x in found.items()}
-    return found | {"sentence": said.format(**found)}
+    known = not unseen.isna().any()
+    found |= {name: int(number) if known else None for name, number in numbers.items()}
+    said = SAID["unknown" if not known else "unseen" if unseen.all() else "some"]
+    return found | {"sentence": f"{SAID['test']} {said}".format(**found)}

@@ -102,11 +102,11 @@ def test_another_table_cannot_give_the_list(real_table):
     assert f"which has 191,027 rows, {expected}" in refused(filtered)
     assert "0 rows" in refused(real_table[:0])
     backwards = refused(real_table.loc[::-1, columns])
-    assert f"'patient64540/study1/view1_frontal' as its first image, {expected}" in backwards
+    assert f"'patient64540/study1/view1_frontal' first, {expected}" in backwards
     swapped = real_table["file"].tolist()
     swapped[5], swapped[6] = swapped[6], swapped[5]
     moved = real_table[columns].assign(file=swapped)
-    assert f"other images or another order of rows, {expected}" in refused(moved)
+    assert "other images or another order of rows, 'patient00001/study1/" in refused(moved)
     none_alone = real_table[columns].assign(Fracture=1)
     assert "other labels than those of train.csv" in refused(none_alone)
     row = draw_lists("chexpert-5x200", real_table)["test"][0]
