@@ -236,11 +236,14 @@ def _arrays(count: int, size: int = 20):
     return (rng.integers(0, 256, (size, size), np.uint8) for _ in range(count))
 
 
-def test_rows_keep_the_order_of_the_images(small_model, standin_processor):
+def test_rows_keep_the_order_of_the_images(small_model, standin_processor, monkeypatch):
     images = list(_arrays(7))
     classify = [small_model, standin_processor]
     expected = [classify_images(*classify, [i], PROMPTS, progress=False) for i in images]
+    sizes, encode = [], small_model.encode_image
+    monkeypatch.setattr(small_model, "encode_image", lambda x: sizes.append(len(x)) or encode(x))
     table = classify_images(*classify, images, PROMPTS, batch_size=3, progress=False)
+    assert sizes == [3, 3, 1]
     assert table["image"].tolist() == list(range(7))
     for name in PROMPTS:
         scores = [float(one[name][0]) for one in expected]

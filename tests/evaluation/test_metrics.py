@@ -1,5 +1,7 @@
 """Classification: equal to scikit-learn, intervals that cover, no silent threshold."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -196,6 +198,23 @@ def test_bad_input_is_named(change, message):
     arguments = {"labels": [0, 1, 2], "scores": np.eye(3), "class_names": CLASSES} | change
     with pytest.raises(ValueError, match=message):
         ev.evaluate_classification(**arguments)
+
+
+def test_a_class_without_images_and_resamples_without_a_class_are_no_warning():
+    labels, scores = [0, 1, 1], [[3, 1, 0], [2, 1, 0], [0, 1, 0]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = ev.evaluate_classification(labels, scores, CLASSES, resamples=50)
+    for metric, a, b in (("precision", 1 / 2, 1), ("recall", 1, 1 / 2), ("f1", 2 / 3, 2 / 3)):
+        found = [value(table, metric, name) for name in (*CLASSES, ev.AVERAGE)]
+        assert found == pytest.approx([a, b, 0, (a + b) / 3])
+    assert value(table, "auroc", "a") == 1 and "c" not in set(
+        table.query("metric == 'auroc'")["class"]
+    )
+
+
+def test_the_answer_is_the_highest_score_the_first_of_equal_ones():
+    assert predict([[1, 2], [3, 3]]).tolist() == [[0, 1], [1, 0]]
 
 
 def test_confusion():
