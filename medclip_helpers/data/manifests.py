@@ -134,7 +134,8 @@ def build_manifest(
                 table = folder.check_images(table, "drop")
             table = _split(name, table, test_per_class, test_ids, np.random.default_rng(seed))
         table = _finished(folder, table, images, _pretrained(folder, whole, recipe))
-    logger.info("%s, %s, seed %d:\n%s", name, recipe, seed, manifest_counts(table).to_string())
+    by, counts = test_ids or recipe, manifest_counts(table).to_string()
+    logger.info("%s, %s, seed %d:\n%s", name, by, seed, counts)
     return table
 
 
