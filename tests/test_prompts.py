@@ -53,6 +53,7 @@ def test_a_draw_without_a_seed_is_that_of_seed_0():
         generate_chexpert_class_prompts, generate_covid_class_prompts, generate_rsna_class_prompts
     ):  # fmt: skip
         assert generate(5) == generate(5, seed=0) != generate(5, seed=1)
+    assert load_class_prompts("covid", 5) == generate_covid_class_prompts(5, seed=0)
     table = sentence_table({f"edema number {i}": {"Edema": 1} for i in range(20)})
     drawn = generate_class_prompts(table, ["Edema"])
     assert drawn == generate_class_prompts(table, ["Edema"], n=10, seed=0)

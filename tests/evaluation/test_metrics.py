@@ -205,7 +205,7 @@ def test_bad_input_is_named(change, message):
         ev.evaluate_classification(**arguments)
 
 
-def test_a_class_without_images_and_resamples_without_a_class_are_no_warning():
+def test_a_class_without_images_scores_zero_without_a_warning():
     labels, scores = [0, 1, 1], [[3, 1, 0], [2, 1, 0], [0, 1, 0]]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -213,6 +213,7 @@ def test_a_class_without_images_and_resamples_without_a_class_are_no_warning():
     for metric, a, b in (("precision", 1 / 2, 1), ("recall", 1, 1 / 2), ("f1", 2 / 3, 2 / 3)):
         found = [value(table, metric, name) for name in (*CLASSES, ev.AVERAGE)]
         assert found == pytest.approx([a, b, 0, (a + b) / 3])
+    assert (table.loc[table["class"] == "c", ["value", "low", "high"]] == 0).all(axis=None)
     assert value(table, "auroc", "a") == 1 and "c" not in set(
         table.query("metric == 'auroc'")["class"]
     )
