@@ -225,12 +225,13 @@ def test_augmented_texts_count_as_much_as_the_texts_themselves(golden):
 
 def test_supervise_loss_returns_the_classifiers_own():
     class Classifier(torch.nn.Module):
-        def forward(self, pixel_values, labels, return_loss):
+        def forward(self, pixel_values, labels, return_loss, weight=1):
             assert return_loss
-            return {"loss_value": F.mse_loss(pixel_values, labels), "logits": pixel_values}
+            return {"loss_value": weight * F.mse_loss(pixel_values, labels), "logits": pixel_values}
 
-    loss = ImageSuperviseLoss(Classifier())(torch.zeros(2, 3), torch.ones(2, 3))
-    assert loss["loss_value"].item() == 1
+    loss_of = ImageSuperviseLoss(Classifier())
+    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3))["loss_value"].item() == 1
+    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3), weight=2)["loss_value"].item() == 2
 
 
 def test_gathering_without_processes_is_the_identity():

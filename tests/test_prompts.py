@@ -57,6 +57,7 @@ def test_a_draw_without_a_seed_is_that_of_seed_0():
     table = sentence_table({f"edema number {i}": {"Edema": 1} for i in range(20)})
     drawn = generate_class_prompts(table, ["Edema"])
     assert drawn == generate_class_prompts(table, ["Edema"], n=10, seed=0)
+    assert drawn["Edema"] == random.Random("0:Edema").sample(sorted(table["Reports"]), 10)
     assert drawn != generate_class_prompts(table, ["Edema"], n=10, seed=1)
 
 
@@ -87,6 +88,8 @@ def test_prompts_from_a_sentence_table_are_positive_for_one_class_only():
     )
     prompts = generate_class_prompts(table, ["Edema", "Pleural Effusion"])
     assert prompts == {"Edema": ["there is edema"], "Pleural Effusion": ["left effusion"]}
+    each = sentence_table({f"there is {name}": {name: 1} for name in CHEXPERT_LABELS})
+    assert tuple(generate_class_prompts(each)) == CHEXPERT_LABELS[1:]  # all but No Finding
     with pytest.raises(ValueError, match="no sentence is positive for 'Fracture' alone"):
         generate_class_prompts(table, ["Fracture"])
     with pytest.raises(ValueError, match=r"unknown labels \['Flu'\]"):
@@ -195,5 +198,7 @@ def test_the_default_tokenizer_is_asked_for_only_when_needed(monkeypatch, standi
 def test_tokenised_prompts_are_cut_at_the_limit(standin_processor):
     inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor)
     assert inputs["long"]["input_ids"].shape == (1, 77)
+    inputs = process_class_prompts({"long": ["edema " * 200]}, standin_processor, max_length=5)
+    assert inputs["long"]["input_ids"].shape == (1, 5)
     with pytest.raises(ValueError, match="^prompts: class 'none' needs a non-empty list"):
         process_class_prompts({"none": []}, standin_processor)
