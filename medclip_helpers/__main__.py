@@ -33,8 +33,7 @@ def classify(options: argparse.Namespace) -> int:
     """
     from . import find_radiographs
 
-    if options.out.is_dir():
-        raise ValueError(f"--out is a folder, {options.out}: expected the name of a CSV file")
+    _refuse_folder(options.out)
     found = (path for source in options.scans for path in find_radiographs(source))
     scans = list(dict.fromkeys(found))
     import torch  # after them, for it takes seconds
@@ -139,8 +138,7 @@ def data(options: argparse.Namespace) -> int:
     example:
       medclip data chexpert-5x200 CheXpert-v1.0-small --recipe authors --out manifest.csv
     """
-    if options.out.is_dir():
-        raise ValueError(f"--out is a folder, {options.out}: expected the name of a CSV file")
+    _refuse_folder(options.out)
     from .data import build_manifest, describe_test
     from .hub import write_text
 
@@ -272,6 +270,12 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     for name, (default, meaning) in DEMO.items():
         option, text = f"--{name.replace('_', '-')}", f"{meaning} (default {default})"
         parser.add_argument(option, type=int, default=default, help=text)
+
+
+def _refuse_folder(out: Path) -> None:
+    """Before hours of work whose table could then not be written."""
+    if out.is_dir():
+        raise ValueError(f"--out is a folder, {out}: expected the name of a CSV file")
 
 
 def _count(text: str) -> int:

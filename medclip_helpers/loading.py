@@ -106,7 +106,7 @@ def load_medclip(
     )
     model.precision = chosen
     model.to(place).eval()
-    if place.type == "cpu" and getattr(model.vision_model.backbone, "output_fmt", "NCHW") == "NCHW":
+    if place.type == "cpu" and not model.vision_model.channels_last:
         # as convolutions on a CPU read fastest; the numbers are the same but for rounding
         model.vision_model.to(memory_format=torch.channels_last)
     if engine != "torch":

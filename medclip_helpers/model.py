@@ -111,6 +111,11 @@ class MedCLIPVisionEncoder(nn.Module):
             width *= pool.feat_mult()  # 2 where mean and maximum are joined
         self.projection_head = nn.Linear(width, projection_dim, bias=False)
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether the backbone's own feature map is (images, h, w, features), as timm's Swin's."""
+        return getattr(self.backbone, "output_fmt", "NCHW") == "NHWC"
+
     def _to_input_channels(self, pixel_values: Tensor) -> Tensor:
         if pixel_values.dim() != 4 or pixel_values.shape[1] not in (1, 3):
             raise ValueError(
@@ -135,10 +140,7 @@ class MedCLIPVisionEncoder(nn.Module):
                 f"backbone {self.config['backbone']!r} ends in shape {tuple(features.shape)}, "
                 "not in a map (images, features, h, w): it has no positions to show"
             )
-        # timm's Swin keeps channels last, its convolutional models keep them first.
-        if getattr(self.backbone, "output_fmt", "NCHW") == "NHWC":
-            features = features.permute(0, 3, 1, 2)
-        return features
+        return features.permute(0, 3, 1, 2) if self.channels_last else features
 
     def forward(self, pixel_values: Tensor, project: bool = True) -> Tensor:
         """(images, 1 or 3, height, width) -> (images, projection_dim), not normalised.

@@ -169,8 +169,7 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
         )
     with model.autocast():
         features = encoder.forward_features(pixel_values)  # (images, features, h, w)
-        channels_last = getattr(encoder.backbone, "output_fmt", "NCHW") == "NHWC"
-        own = features.permute(0, 2, 3, 1) if channels_last else features
+        own = features.permute(0, 2, 3, 1) if encoder.channels_last else features
         pooled = encoder.backbone.forward_head(own)  # what the encoder projects
     near = 1e-4 if features.dtype == torch.float32 else 3e-2
     mean = features.mean(dim=(2, 3))

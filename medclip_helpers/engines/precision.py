@@ -8,7 +8,7 @@ measured by `tools/measure_precision.py`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -49,20 +49,17 @@ def _fast_types(kind: str) -> tuple[str, ...]:
     return ("float32",)  # nothing was measured there
 
 
-def reduced_precision(precision: str, device: str | torch.device) -> AbstractContextManager:
+@contextmanager
+def reduced_precision(precision: str, device: str | torch.device) -> Iterator[None]:
     """Inside, modules on `device` compute in `precision`; "float32" leaves a caller's autocast be.
 
     precision: one of PRECISIONS, of `choose_precision`.
     """
-    return nullcontext() if precision == "float32" else _autocast(precision, device)
-
-
-@contextmanager
-def _autocast(precision: str, device: str | torch.device) -> Iterator[None]:
-    with (
-        attention_of_any_length(),
-        torch.autocast(torch.device(device).type, PRECISIONS[precision]),
-    ):
+    with ExitStack() as inside:
+        if precision != "float32":
+            inside.enter_context(attention_of_any_length())
+            kind = torch.device(device).type
+            inside.enter_context(torch.autocast(kind, PRECISIONS[precision]))
         yield
 
 

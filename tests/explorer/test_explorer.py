@@ -56,6 +56,7 @@ class Stub(torch.nn.Module):
         weight, mean = torch.eye(6), lambda features: features.mean((2, 3))
         self.vision_model = SimpleNamespace(
             forward_features=self.forward_features,
+            channels_last=False,
             projection_head=SimpleNamespace(weight=weight),
             backbone=SimpleNamespace(forward_head=mean),
         )

@@ -3,7 +3,7 @@
 Each case returns {"measure|unit|side": value}. All of them run on any device, and with `small` in a
 miniature on the demo model, so that a machine without a GPU can tell whether they still work.
 `torch.compile`, CUDA graphs, `channels_last` and weights in half precision are tried here, to see
-whether they pay; the package does not use them.
+whether they pay; on a GPU the package does not use them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import copy
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 import training
 from ours import read_paths, read_prompts
 from sides import ROOT
+from timing import medians
 
 from medclip_helpers import PromptClassifier, classify_images, load_medclip
 from medclip_helpers.engines import PRECISIONS, choose_precision, reduced_precision
@@ -30,7 +31,6 @@ from medclip_helpers.prompts import process_class_prompts
 
 GIB = 1 << 30
 PARITY = ROOT / "tests" / "parity"
-ENCODERS = ("vit", "resnet")
 
 
 def _load(world: Path, encoder: str, device: str, small: bool):
@@ -55,21 +55,9 @@ def _wait(device: str) -> None:
 
 
 def _seconds(device: str, calls: dict[str, Callable], small: bool) -> dict[str, float]:
-    """Median of one call of each, when it runs many times; the calls take turns."""
-    warm, rounds, repeats = (1, 1, 1) if small else (3, 5, 5)
-    for call in calls.values():
-        for _ in range(warm):
-            call()
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            _wait(device)
-            start = time.perf_counter()
-            for _ in range(repeats):
-                call()
-            _wait(device)
-            found[name].append((time.perf_counter() - start) / repeats)
-    return {name: statistics.median(values) for name, values in found.items()}
+    """Of one call of each, when it runs many times."""
+    rounds, repeats = (1, 1) if small else (5, 5)
+    return medians(calls, rounds, repeats, partial(_wait, device))
 
 
 def _peak(device: str, call: Callable) -> float:
@@ -204,18 +192,11 @@ def files(world: Path, device: str, small: bool):
                 "ours": lambda: classify_images(model, processor, paths, prompts, progress=False),
                 "bare": encoder,
             }
-            # As it is used: one call over all files, the first one to warm up.
-            seconds = {side: [] for side in calls}
-            for _ in range(1 if small else 3):
-                for side, run in calls.items():
-                    _wait(device)
-                    start = time.perf_counter()
-                    run()
-                    _wait(device)
-                    seconds[side].append(time.perf_counter() - start)
+            # as it is used: one call over all files
+            seconds = medians(calls, 1 if small else 2, wait=partial(_wait, device))
             name = f"{count} PNG files of 1024 x 1024, {precision}"
-            for side, values in seconds.items():
-                found[f"{name}|images/s|{side}"] = count / statistics.median(values[-2:])
+            for side, second in seconds.items():
+                found[f"{name}|images/s|{side}"] = count / second
             found[f"{name}, peak memory|GiB|ours"] = _peak(device, calls["ours"])
         start = time.perf_counter()
         processor(images=paths)

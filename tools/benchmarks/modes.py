@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from ours import read_paths, read_prompts
+from timing import medians
 
 from medclip_helpers import PromptClassifier, classify_images, load_medclip
 from medclip_helpers.engines import choose_precision
@@ -32,17 +31,6 @@ def load_modes(world: Path, encoder: str) -> dict[str, tuple]:
     }
 
 
-def _medians(calls: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """Seconds of one call of each; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(1 + rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
 def one_image(world: Path, encoder: str, batch: int, rounds: int):
     """Classification of ready pixels with ready prompts; "bare" is timm's own forward."""
     modes = load_modes(world, encoder)
@@ -61,7 +49,7 @@ def one_image(world: Path, encoder: str, batch: int, rounds: int):
 
     def call() -> dict[str, float]:
         with torch.inference_mode():
-            return _medians(calls, rounds)
+            return medians(calls, rounds)
 
     return call
 
@@ -84,4 +72,4 @@ def many_files(world: Path, count: int, rounds: int):
             model, processor, paths, prompts, strict=True, progress=False
         )
     calls["reading alone"] = lambda: processor(images=paths)
-    return lambda: _medians(calls, rounds)
+    return lambda: medians(calls, rounds)
