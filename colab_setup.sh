@@ -171,7 +171,7 @@ else
         results+=("$(printf '%5d s  %-6s  %s' $((SECONDS - start)) $outcome "$1")")
     }
     if [ -z "$newest" ]; then
-        has "$colab" pytest xdist nbval ruff importlinter mypy pdoc || add "$here[test]"
+        has "$colab" pytest xdist nbval ruff importlinter mypy pdoc check_jsonschema || add "$here[test]"
     fi
     part "style of the code" "$colab" -m ruff check .
     part "form of the notebooks" "$colab" tools/format_notebooks.py --check
