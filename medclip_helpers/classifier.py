@@ -26,14 +26,14 @@ class PromptClassifier(nn.Module):
     """Scores images against several prompts a class.
 
     model: a `MedCLIPModel`.
-    ensemble: a class scores the mean over its prompts; otherwise their maximum.
+    ensemble: a class scores the mean over its prompts; otherwise, as published, their maximum.
     batch_size: images, and prompts of a class, encoded at once, whatever number is given.
 
     Nothing is kept between calls: where the same prompts serve many images, encode them once with
     `encode_prompts` and hand them in as `prompt_embeds`.
     """
 
-    def __init__(self, model: MedCLIPModel, ensemble: bool = True, batch_size: int = BATCH_SIZE):
+    def __init__(self, model: MedCLIPModel, ensemble: bool = False, batch_size: int = BATCH_SIZE):
         super().__init__()
         self.model = model
         self.ensemble = ensemble

@@ -50,8 +50,8 @@ def pixel_values():
 
 
 def test_logits_are_mean_or_maximum_over_prompts(small_model, prompt_inputs, pixel_values):
-    mean = PromptClassifier(small_model)(pixel_values, prompt_inputs)
-    best = PromptClassifier(small_model, ensemble=False)(pixel_values, prompt_inputs)
+    mean = PromptClassifier(small_model, ensemble=True)(pixel_values, prompt_inputs)
+    best = PromptClassifier(small_model)(pixel_values, prompt_inputs)
     assert mean["class_names"] == ["Edema", "Cardiomegaly"]
     for i, name in enumerate(mean["class_names"]):
         images = small_model.encode_image(pixel_values)
@@ -166,7 +166,7 @@ def test_table_over_many_images(small_model, standin_processor, prompt_inputs, t
     assert list(table["status"] == "ok") == [True, False, False, True]
     assert "not a PNG" in table["status"][1] and "no image file" in table["status"][2]
     assert table.loc[[1, 2], ["Edema", "predicted"]].isna().all(axis=None)
-    expected = PromptClassifier(small_model)(
+    expected = PromptClassifier(small_model, ensemble=True)(
         standin_processor(images=good)["pixel_values"], prompt_inputs
     )
     for row in (0, 3):

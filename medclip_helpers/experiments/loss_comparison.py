@@ -215,7 +215,7 @@ def measure(
     if isinstance(model, nn.Sequential):
         columns = [LABELS.index(name) for name in CLASSES]
         return accuracy_and_auroc(truth, model(images)[:, columns].numpy())
-    outputs = PromptClassifier(model)(images, world.prompt_inputs)
+    outputs = PromptClassifier(model, ensemble=True)(images, world.prompt_inputs)
     by_prompt = {name: scores.numpy() for name, scores in outputs["prompt_logits"].items()}
     found = accuracy_and_auroc(truth, outputs["logits"].numpy())
     found["one_prompt"] = float(is_right(truth, class_scores(by_prompt, "one prompt")).mean())

@@ -201,5 +201,5 @@ class PromptTuningClassifier(nn.Module):
         labels: as in `classification_loss`, classes in the order of `prompt_inputs`.
         """
         embeds, images = self.encode_prompts(prompt_inputs), self.model.encode_image(pixel_values)
-        outputs = PromptClassifier(self.model, self.ensemble).score(images, embeds)
+        outputs = PromptClassifier(self.model, ensemble=self.ensemble).score(images, embeds)
         return _with_loss(outputs, labels if return_loss else None, self.mode)

@@ -137,7 +137,7 @@ def test_evaluator_is_the_protocol_and_leaves_the_mode(small_model, processor, t
     pixels = processor(images=pictures(IMAGES))["pixel_values"]
     with torch.no_grad():
         inputs = process_class_prompts(prompts, processor)
-        scores = PromptClassifier(small_model)(pixels, inputs)["logits"]
+        scores = PromptClassifier(small_model, ensemble=True)(pixels, inputs)["logits"]
     truth = np.arange(IMAGES) % 5
     areas = [metrics.roc_auc_score(truth == k, scores[:, k]) for k in range(5)]
     expected = {

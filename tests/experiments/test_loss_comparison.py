@@ -66,7 +66,7 @@ def test_measured_as_the_classifier_scores(world):
     found = measure(world, model)
     images, truth = world.held_out["test"]
     with torch.no_grad():
-        outputs = PromptClassifier(model)(images, world.prompt_inputs)
+        outputs = PromptClassifier(model, ensemble=True)(images, world.prompt_inputs)
     scores = outputs["logits"].numpy()
     areas = [metrics.roc_auc_score(truth == k, scores[:, k]) for k in range(5)]
     single = [

@@ -76,7 +76,8 @@ def inference(world: Path, device: str, small: bool, encoder: str):
     model, processor = _load(world, encoder, device, small)
     batch = 4 if small else 256
     pixel_values = _pixels(model, processor, batch)
-    classifier, backbone = PromptClassifier(model, batch_size=batch), model.vision_model.backbone
+    classifier = PromptClassifier(model, ensemble=True, batch_size=batch)
+    backbone = model.vision_model.backbone
     prompts = process_class_prompts(read_prompts(world), processor)
 
     @torch.inference_mode()

@@ -40,7 +40,7 @@ def one_image(world: Path, encoder: str, batch: int, rounds: int):
     colour = pixel_values.expand(-1, 3, -1, -1).contiguous()
     calls: dict[str, Callable] = {"bare": lambda: reference.vision_model.backbone(colour)}
     for name, (model, _) in modes.items():
-        classifier = PromptClassifier(model)
+        classifier = PromptClassifier(model, ensemble=True)
         with torch.inference_mode():
             embeds = classifier.encode_prompts(prompts)
         calls[name] = lambda classifier=classifier, embeds=embeds: classifier(

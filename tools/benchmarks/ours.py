@@ -33,7 +33,7 @@ def read_paths(world: Path, count: int) -> list[Path]:
 
 def one_image(world: Path, precision: str):
     model, processor = load_full(world, precision=precision)
-    classifier = PromptClassifier(model)
+    classifier = PromptClassifier(model, ensemble=True)
     pixel_values = processor(images=read_paths(world, 1))["pixel_values"]
     prompt_inputs = process_class_prompts(read_prompts(world), processor)
     embeds: dict = {}  # of the prompts, encoded in the first call, as whoever has many images does
