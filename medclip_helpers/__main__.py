@@ -75,6 +75,32 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_count, help="images at once (default: by device)")
 
 
+def check(options: argparse.Namespace) -> int:
+    """Are my numbers right? Check each part of a model on numbers that need no download.
+
+    A part that is wrong makes the exit code 1, and is said with what it probably is.
+
+    example:
+      medclip check --model vit
+    """
+    from . import load_medclip
+    from .evaluation import check_numbers
+
+    table = check_numbers(*load_medclip(options.model, options.device))
+    for row in table.itertuples():
+        pairs = ("expected", row.expected), ("found", row.found), ("probably", row.meaning)
+        if row.verdict == "not checked":
+            pairs = ("reported", row.expected), ("found", row.found), ("note", row.meaning)
+        said = "".join(f"  {name} {text}\n" for name, text in pairs if text)
+        sys.stdout.write(f"{row.part}: {row.verdict}\n{said}")
+    return int((table["verdict"] == "wrong").any())
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
+
+
 def export(options: argparse.Namespace) -> int:
     """Write a folder that serves a model with ONNX Runtime or OpenVINO, without torch.
 
@@ -285,6 +311,7 @@ def _count(text: str) -> int:
 
 
 VERBS = {
+    "check": (check, _check_arguments),
     "classify": (classify, _classify_arguments),
     "data": (data, _data_arguments),
     "export": (export, _export_arguments),

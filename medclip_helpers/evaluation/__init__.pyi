@@ -1,4 +1,5 @@
 from .calibration import calibrate, pair_probabilities
+from .checking import check_numbers
 from .intervals import bootstrap, percentile_interval
 from .metrics import AVERAGE, accuracy_and_auroc, confusion, evaluate_classification, is_right
 from .pointing import pointing_game, pointing_hits
@@ -33,6 +34,7 @@ __all__ = [
     "accuracy_and_auroc",
     "bootstrap",
     "calibrate",
+    "check_numbers",
     "class_scores",
     "compare_with_published",
     "confusion",

@@ -1,0 +1,99 @@
+"""Whether the check names the part that a planted fault concerns, and no other."""
+
+import pytest
+import torch
+from PIL import Image
+
+from medclip_helpers import load_medclip
+from medclip_helpers.__main__ import main
+from medclip_helpers.evaluation import check_numbers
+
+
+def bilinear(model, processor, patch):
+    resize = Image.Image.resize
+    made = processor.image_processor
+    square = type(made).square
+
+    def with_bilinear(self, image):
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Image.Image, "resize", lambda i, s, _: resize(i, s, Image.BILINEAR))
+            return square(self, image)
+
+    patch.setattr(type(made), "square", with_bilinear)
+
+
+def crop(model, processor, patch):
+    def cropped(self, image):
+        left, short = (image.width - image.height) // 2, image.height
+        image = image.crop((left, 0, left + short, short))
+        return image.resize((self.size, self.size), Image.Resampling.BICUBIC)
+
+    patch.setattr(type(processor.image_processor), "square", cropped)
+
+
+def batch_padding(model, processor, patch):
+    call = type(processor).__call__
+
+    def padded(self, text=None, images=None, **how):
+        return call(self, text, images, **{**how, "padding": "max_length"})
+
+    patch.setattr(type(processor), "__call__", padded)
+
+
+def last_layer(model, processor, patch):
+    text = model.text_model
+
+    def forward(ids, mask):
+        hidden = text.model(ids, mask).last_hidden_state
+        return text.projection_head(hidden.mean(1))
+
+    patch.setattr(text, "forward", forward)
+
+
+def half(model, processor, patch):
+    model.precision = "bfloat16"
+
+
+def vocabulary(model, processor, patch):
+    processor.tokenizer.add_tokens(["anotherword"])
+
+
+def untrained(model, processor, patch):
+    torch.manual_seed(0)
+    model.text_model.projection_head.reset_parameters()
+
+
+FAULTS = {
+    bilinear: ("preprocessing", "bilinearly"),
+    crop: ("preprocessing", "cropped"),
+    batch_padding: ("padding", "by the batch"),
+    last_layer: ("pooling", "only the last"),
+    half: ("precision", "reduced precision"),
+    vocabulary: ("tokens", "another model's"),
+    untrained: ("projection", "never filled"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_a_planted_fault_is_named(fault, monkeypatch):
+    model, processor = load_medclip("demo", "cpu")
+    fault(model, processor, monkeypatch)
+    table = check_numbers(model, processor)
+    wrong = table[table["verdict"] == "wrong"]
+    part, word = FAULTS[fault]
+    assert list(wrong["part"]) == [part]
+    assert word in wrong["meaning"].item()
+
+
+def test_the_command_passes_the_demo_model_and_fails_a_reduced_one(capsys, monkeypatch):
+    assert main(["check", "--model", "demo"]) == 0
+    said = capsys.readouterr().out
+    assert "reported by users, not verified by us" in said and "wrong" not in said
+    load = load_medclip
+
+    def reduced(*arguments, **how):
+        return load(*arguments, **{**how, "precision": "bfloat16"})
+
+    monkeypatch.setattr("medclip_helpers.load_medclip", reduced)
+    assert main(["check", "--model", "demo"]) == 1
+    assert "precision: wrong" in capsys.readouterr().out
