@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .constants import CHEXPERT_LABELS, MAX_TEXT_TOKENS
-from .hub import read_settings
+from .hub import published_constants, read_settings
 from .processor import MedCLIPProcessor
 
 if TYPE_CHECKING:
@@ -27,11 +27,24 @@ def prompt_grammars() -> dict[str, dict[str, list[list[str]]]]:
     return read_settings(Path(__file__).with_name("prompts.yaml"))
 
 
+# Presets whose phrases are read from the published wheel -> the table there.
+AUTHORS = {
+    "authors:chexpert": "CHEXPERT_CLASS_PROMPTS",
+    "authors:covid": "COVID_CLASS_PROMPTS",
+    "authors:rsna": "RSNA_CLASS_PROMPTS",
+}
+
+
 def _generate(preset: str, n: int | None, seed: int) -> dict[str, list[str]]:
-    prompts = {
-        name: [" ".join(filter(None, words)) for words in product(*places)]
-        for name, places in prompt_grammars()[preset].items()
-    }
+    if preset in AUTHORS:  # empty words leave their space, as there
+        tables = published_constants()[AUTHORS[preset]]
+        grammar = {name: list(table.values()) for name, table in tables.items()}
+        prompts = {name: list(map(" ".join, product(*grammar[name]))) for name in grammar}
+    else:
+        prompts = {
+            name: [" ".join(filter(None, words)) for words in product(*places)]
+            for name, places in prompt_grammars()[preset].items()
+        }
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
 
 
@@ -104,14 +117,21 @@ def load_class_prompts(
     """Prompts of a preset ("chexpert", "covid", "rsna") or of a reader's own JSON or YAML file.
 
     The file maps each class to a list of prompts. `n` and `seed` draw from either.
+
+    "authors:chexpert", "authors:covid" and "authors:rsna" are the phrases of MedCLIP's authors (210,
+    15, 192, 18, 54; COVID 12; Pneumonia 312, of which one is blank and none says pneumonia), from the
+    wheel of the published package, which pip fetches once. The latter two have no normal class: the
+    authors drew it from a sentence table (`generate_class_prompts` of "No Finding").
+
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
     with an ending is a file's), ValueError naming what in the file is not of that form.
     """
-    if source in prompt_grammars():
+    if source in prompt_grammars() or source in AUTHORS:
         return _generate(str(source), n, seed)
     path = Path(source).expanduser()
     if not path.is_file():
-        expected = f"expected one of {sorted(prompt_grammars())}, or a JSON or YAML file"
+        presets = [*sorted(prompt_grammars()), *AUTHORS]
+        expected = f"expected one of {presets}, or a JSON or YAML file"
         if path.suffix:
             raise FileNotFoundError(f"no prompt file at {source}: {expected}")
         raise ValueError(f"unknown prompts {str(source)!r}: {expected}")
@@ -119,8 +139,13 @@ def load_class_prompts(
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
 
 
-def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]:
-    """`prompts` itself if it is {class: [prompt, ...]}; else a ValueError that says what is not."""
+def check_class_prompts(
+    prompts, where: str = "prompts", blank: bool = False
+) -> dict[str, list[str]]:
+    """`prompts` itself if it is {class: [prompt, ...]}; else a ValueError that says what is not.
+
+    blank: whether a prompt may be without a word, as one of the authors' is.
+    """
     if not isinstance(prompts, Mapping) or not prompts:
         found = "nothing" if not prompts else type(prompts).__name__
         raise ValueError(f"{where}: expected {{class: [prompt, ...]}}, got {found}")
@@ -131,7 +156,7 @@ def check_class_prompts(prompts, where: str = "prompts") -> dict[str, list[str]]
         if not isinstance(sentences, Sequence) or isinstance(sentences, str) or not sentences:
             raise ValueError(f"{where}: class {name!r} needs a non-empty list of prompts")
         for sentence in sentences:
-            if not isinstance(sentence, str) or not sentence.strip():
+            if not isinstance(sentence, str) or not (blank or sentence.strip()):
                 raise ValueError(
                     f"{where}: {sentence!r} among the prompts of {name!r} is not a text"
                 )
@@ -149,7 +174,7 @@ def process_class_prompts(
     Each class is padded to its own longest prompt, as in the published package: padding is part of
     a text's embedding (see `similarity`, which says where else texts are padded, and where not).
     """
-    prompts = check_class_prompts(cls_prompts)
+    prompts = check_class_prompts(cls_prompts, blank=True)
     if not isinstance(processor, MedCLIPProcessor):
         processor = MedCLIPProcessor(tokenizer=processor)
     return {

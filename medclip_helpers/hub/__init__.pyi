@@ -5,6 +5,7 @@ from .formats import FORMAT, check_format
 from .hashing import describe_weights, fingerprint
 from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
 from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
+from .wheel import published_constants
 
 __all__ = [
     "Checkpoint",
@@ -19,6 +20,7 @@ __all__ = [
     "fingerprint",
     "load_tokenizer",
     "locked_folder",
+    "published_constants",
     "read_checkpoint",
     "read_settings",
     "read_state_dict",
