@@ -62,9 +62,9 @@ def _fetch(wheel: Path) -> None:
         if done.returncode or not files:
             said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
             raise DownloadError(
-                "the authors' phrases are in the wheel of medclip 0.0.3, which pip could not "
-                f"fetch (it said: {said}); a package index is needed once. Prompts without 'authors:' are "
-                "our own and need none"
+                "the authors' phrases are in the wheel of medclip 0.0.3, which pip could not fetch "
+                f"(it said: {said}); a package index is needed once. Prompts without 'authors:' "
+                "are our own and need none"
             )
         wheel.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(wheel) as target:
