@@ -87,12 +87,12 @@ def check(options: argparse.Namespace) -> int:
     from .evaluation import check_numbers
 
     table = check_numbers(*load_medclip(options.model, options.device))
-    for row in table.itertuples():
-        pairs = ("expected", row.expected), ("found", row.found), ("probably", row.meaning)
-        if row.verdict == "not checked":
-            pairs = ("reported", row.expected), ("found", row.found), ("note", row.meaning)
+    for row in table.to_dict("records"):
+        checked = row["verdict"] != "not checked"
+        names = ("expected", "found", "probably") if checked else ("reported", "found", "note")
+        pairs = zip(names, (row["expected"], row["found"], row["meaning"]), strict=True)
         said = "".join(f"  {name} {text}\n" for name, text in pairs if text)
-        sys.stdout.write(f"{row.part}: {row.verdict}\n{said}")
+        sys.stdout.write(f"{row['part']}: {row['verdict']}\n{said}")
     return int((table["verdict"] == "wrong").any())
 
 

@@ -72,12 +72,12 @@ def _preprocessing(processor: MedCLIPProcessor) -> tuple:
         return (resized / 255 - made.mean) / made.std
 
     found = made([check_picture()])[0, 0].numpy()
-    error = {
+    ways = {
         "as published": pixels(square, Image.Resampling.BICUBIC),
         "it is resized bilinearly, not bicubically": pixels(square, Image.Resampling.BILINEAR),
         "it is cropped to a square, not padded": pixels(cropped, Image.Resampling.BICUBIC),
     }
-    error = {name: float(np.abs(found - one).max()) for name, one in error.items()}
+    error = {name: float(np.abs(found - one).max()) for name, one in ways.items()}
     nearest = min(error, key=lambda name: error[name])
     right = error["as published"] < TOLERANCE
     meaning = nearest if error[nearest] < TOLERANCE else "other steps than padding and bicubic"
@@ -151,8 +151,10 @@ def _projection(model: MedCLIPModel) -> tuple:
     heads = {"image": model.vision_model.projection_head, "text": model.text_model.projection_head}
     fresh = [name for name, head in heads.items() if isinstance(head, nn.Linear) and _fresh(head)]
     found = f"as drawn at random: {', '.join(fresh)}" if fresh else "not as drawn at random"
+    if model.note == UNTRAINED_NOTE:
+        found = f"{found}, but no checkpoint was loaded ({model.note!r})"
     right = not fresh and model.note != UNTRAINED_NOTE
-    meaning = "a projection was never filled with trained weights"
+    meaning = "a projection was never filled with trained weights, or not by `load_medclip`"
     return _row("projection", "not as drawn at random", found, right, meaning)
 
 

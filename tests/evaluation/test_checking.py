@@ -63,6 +63,10 @@ def untrained(model, processor, patch):
     model.text_model.projection_head.reset_parameters()
 
 
+def unscaled(model, processor, patch):
+    patch.setattr(model, "compute_logits", lambda images, texts: images @ texts.T)
+
+
 FAULTS = {
     bilinear: ("preprocessing", "bilinearly"),
     crop: ("preprocessing", "cropped"),
@@ -70,6 +74,7 @@ FAULTS = {
     last_layer: ("pooling", "only the last"),
     half: ("precision", "reduced precision"),
     vocabulary: ("tokens", "another model's"),
+    unscaled: ("temperature", "exp(logit_scale)"),
     untrained: ("projection", "never filled"),
 }
 
