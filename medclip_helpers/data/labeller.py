@@ -213,4 +213,5 @@ def label_sentences(sentences: str | Iterable[str], progress: bool = True) -> pd
     labeller = _labeller()
     rows = [labeller(s) for s in tqdm(distinct, desc="Labelling", disable=not progress)]
     labels = np.array(rows, np.float32).reshape(len(distinct), len(LABELS))
-    return pd.DataFrame(labels, columns=LABELS).assign(Reports=distinct)[["Reports", *LABELS]]
+    reports = pd.Series(distinct, dtype=str)  # texts, where there is none, too
+    return pd.DataFrame(labels, columns=LABELS).assign(Reports=reports)[["Reports", *LABELS]]

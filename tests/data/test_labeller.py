@@ -67,6 +67,7 @@ def test_the_table_has_one_row_a_sentence():
     assert list(table.columns) == ["Reports", *LABELS]
     empty = label_sentences([], progress=False)
     assert len(empty) == 0 and (empty[LABELS].dtypes == "float32").all()
+    assert empty["Reports"].dtype == table["Reports"].dtype
     with pytest.raises(ValueError, match="^sentences"):
         label_sentences([5], progress=False)
 
