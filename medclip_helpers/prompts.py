@@ -122,6 +122,7 @@ def load_class_prompts(
     (210, 15, 192, 18, 54; COVID 12; Pneumonia 312, of which one is blank and none says pneumonia),
     from the wheel of the published package, which pip fetches once. The latter two have no normal
     class: the authors drew it from a sentence table (`generate_class_prompts` of "No Finding").
+    Which of them `seed` draws is our own draw, not one of the authors' five.
 
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
     with an ending is a file's), ValueError naming what in the file is not of that form.
