@@ -34,6 +34,7 @@ IMAGE_STD = 0.27950088968644304
 IMAGE_SIZE = 224  # pixels a side
 # Longest text, in word pieces with [CLS] and [SEP], that the published model was trained on.
 MAX_TEXT_TOKENS = 77
+VOCABULARY_SIZE = 28996  # word pieces of Bio_ClinicalBERT
 # What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
 UNTRAINED_NOTE = "Untrained weights: results have no meaning."
 PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 from transformers.utils import ModelOutput
 
-from .constants import UNTRAINED_NOTE
+from .constants import UNTRAINED_NOTE, VOCABULARY_SIZE
 from .engines import PRECISIONS, reduced_precision
 from .hub import (
     FORMAT,
@@ -184,7 +184,7 @@ class MedCLIPTextModel(nn.Module):
 
     def __init__(self, config: BertConfig | None = None, projection_dim: int = 512):
         super().__init__()
-        self.config = config or BertConfig(vocab_size=28996)
+        self.config = config or BertConfig(vocab_size=VOCABULARY_SIZE)
         self.model = BertModel(self.config)
         self.projection_head = nn.Linear(self.config.hidden_size, projection_dim, bias=False)
 

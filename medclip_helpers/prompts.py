@@ -36,15 +36,16 @@ AUTHORS = {
 
 
 def _generate(preset: str, n: int | None, seed: int) -> dict[str, list[str]]:
-    if preset in AUTHORS:  # empty words leave their space, as there
+    authors = preset in AUTHORS  # theirs: an empty word leaves its space
+    if authors:
         tables = published_constants()[AUTHORS[preset]]
         grammar = {name: list(table.values()) for name, table in tables.items()}
-        prompts = {name: list(map(" ".join, product(*grammar[name]))) for name in grammar}
     else:
-        prompts = {
-            name: [" ".join(filter(None, words)) for words in product(*places)]
-            for name, places in prompt_grammars()[preset].items()
-        }
+        grammar = prompt_grammars()[preset]
+    prompts = {
+        name: [" ".join(words if authors else filter(None, words)) for words in product(*places)]
+        for name, places in grammar.items()
+    }
     return {name: _draw(name, sentences, n, seed) for name, sentences in prompts.items()}
 
 
@@ -125,13 +126,14 @@ def load_class_prompts(
     Which of them `seed` draws is our own draw, not one of the authors' five.
 
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
-    with an ending is a file's), ValueError naming what in the file is not of that form.
+    with an ending is a file's), ValueError naming what in the file is not of that form, and for the
+    authors' what `hub.published_constants` raises.
     """
-    if source in prompt_grammars() or source in AUTHORS:
+    presets = [*sorted(prompt_grammars()), *AUTHORS]
+    if source in presets:
         return _generate(str(source), n, seed)
     path = Path(source).expanduser()
     if not path.is_file():
-        presets = [*sorted(prompt_grammars()), *AUTHORS]
         expected = f"expected one of {presets}, or a JSON or YAML file"
         if path.suffix:
             raise FileNotFoundError(f"no prompt file at {source}: {expected}")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..constants import UNTRAINED_NOTE
+from ..constants import UNTRAINED_NOTE, VOCABULARY_SIZE
 from ..hub import describe_weights, read_settings
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
 from ..processor import MedCLIPProcessor
@@ -22,7 +22,7 @@ from ..similarity import eval_mode
 TOLERANCE = 1e-4  # of embeddings in float32; bfloat16 is off by some 1e-2
 
 
-def check_picture() -> np.ndarray:
+def _picture() -> np.ndarray:
     """A fixed picture, (241, 320) uint8: waves with edges, so that each way to resize it shows."""
     y, x = np.mgrid[:241, :320]
     return ((x * x // 7 + y * 5 + 60 * ((x // 16 + y // 16) % 2)) % 256).astype(np.uint8)
@@ -58,8 +58,9 @@ def _row(part: str, expected: object, found: object, right: bool, meaning: str) 
 
 
 def _preprocessing(processor: MedCLIPProcessor) -> tuple:
+    # The steps are written out: a check that called what it checks could not fail.
     made = processor.image_processor
-    picture = Image.fromarray(check_picture())
+    picture = Image.fromarray(_picture())
     side = max(*picture.size, made.size)
     square = Image.new("L", (side, side))
     square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
@@ -71,7 +72,7 @@ def _preprocessing(processor: MedCLIPProcessor) -> tuple:
         resized = np.asarray(image.resize((made.size, made.size), filter_), np.float32)
         return (resized / 255 - made.mean) / made.std
 
-    found = made([check_picture()])[0, 0].numpy()
+    found = made([picture])[0, 0].numpy()
     ways = {
         "as published": pixels(square, Image.Resampling.BICUBIC),
         "it is resized bilinearly, not bicubically": pixels(square, Image.Resampling.BILINEAR),
@@ -91,7 +92,7 @@ def _vocabulary(
     size, pieces = model.text_model.config.vocab_size, len(processor.tokenizer)
     numbers = processor.tokenizer.get_vocab()
     found = {name: numbers.get(name) for name in special_tokens}
-    published = size == 28996
+    published = size == VOCABULARY_SIZE
     right = pieces == size and (not published or found == special_tokens)
     expected = f"{size} word pieces" + (f", {special_tokens}" if published else "")
     text = f"{pieces} word pieces" + (f", {found}" if published else "")

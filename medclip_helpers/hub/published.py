@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..constants import VOCABULARY_SIZE
 from . import download, records
 from .names import published_encoder
 from .weights import WEIGHTS_FILES, read_state_dict, unpack_weights, write_safetensors
@@ -38,7 +39,6 @@ WEIGHTS_URL = "https://storage.googleapis.com/pytrial"
 POINTER_URL = "https://raw.githubusercontent.com/RyanWangZf/MedCLIP/main/medclip"
 TOKENIZER_FILE = "Bio_ClinicalBERT-vocab.txt"
 TOKENIZER_URL = "https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT/resolve/main/vocab.txt"
-TOKENIZER_SIZE = 28996  # word pieces
 NETWORK = "connect to the network, or set MEDCLIP_MIRROR to the base address of a copy"
 
 
@@ -199,6 +199,6 @@ def _word_pieces(vocabulary: Path) -> list[str]:
         pieces = vocabulary.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise ValueError(f"{vocabulary} is not a text: {error}") from error
-    if len(pieces) != TOKENIZER_SIZE:
-        raise ValueError(f"{vocabulary} has {len(pieces)} word pieces, expected {TOKENIZER_SIZE}")
+    if len(pieces) != VOCABULARY_SIZE:
+        raise ValueError(f"{vocabulary} has {len(pieces)} word pieces, expected {VOCABULARY_SIZE}")
     return pieces
