@@ -248,21 +248,22 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 def train(options: argparse.Namespace) -> int:
     """Pretrain as a run file says.
 
-    `python -m medclip_helpers.training --help` tells what a run file holds, and how torchrun starts
-    it on several GPUs.
-
     example:
       medclip train run.yaml --resume
     """
     from .training import train_from_file
 
-    result = train_from_file(options.run_file, options.resume)
+    result = train_from_file(options.run_file, options.resume, options.data)
     sys.stdout.write(f"best at step {result.best_step}; the model is in {result.folder}\n")
     return 0
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    told = Path(__file__).parent / "training" / "run_file.txt"
+    parser.epilog = f"{parser.epilog}\n\n{told.read_text(encoding='utf-8')}"
     parser.add_argument("run_file", metavar="RUN.yaml", type=Path)
+    text = "what its relative paths start from (default: its own folder)"
+    parser.add_argument("--data", type=Path, metavar="ROOT", help=text)
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
 
 

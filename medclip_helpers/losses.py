@@ -9,6 +9,7 @@ Half-precision logits are taken to float32 before a softmax.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -158,7 +159,22 @@ class ImageTextContrastiveLoss(nn.Module):
         if (image_labels is None) != (text_labels is None):
             missing = "image_labels" if image_labels is None else "text_labels"
             raise ValueError(f"{missing} missing: expected labels of images and of texts, or none")
-        image_embeds = gather_across_processes(self.model.encode_image(pixel_values))
+        wordings = [(input_ids, attention_mask)]
+        if aug_input_ids is not None:
+            wordings.append((aug_input_ids, aug_attention_mask))
+        image_embeds = self.model.encode_image(pixel_values)
+        text_embeds = [self.model.encode_text(*wording) for wording in wordings]
+        return {"loss_value": self.of_embeds(image_embeds, text_embeds, image_labels, text_labels)}
+
+    def of_embeds(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Sequence[Tensor],
+        image_labels: Tensor | None = None,
+        text_labels: Tensor | None = None,
+    ) -> Tensor:
+        """The loss, a scalar, from (images, dim) and (texts, dim) for each wording of the texts."""
+        image_embeds = gather_across_processes(image_embeds)
         similarity = None
         if image_labels is not None and text_labels is not None:
             similarity = label_similarity(
@@ -166,19 +182,15 @@ class ImageTextContrastiveLoss(nn.Module):
                 gather_across_processes(text_labels.to(image_embeds.device)),
                 self.kind,
             )
-        wordings = [(input_ids, attention_mask)]
-        if aug_input_ids is not None:
-            wordings.append((aug_input_ids, aug_attention_mask))
         losses = []
-        for ids, mask in wordings:
-            text_embeds = gather_across_processes(self.model.encode_text(ids, mask))
-            logits = self.model.compute_logits(image_embeds, text_embeds)
+        for embeds in text_embeds:
+            logits = self.model.compute_logits(image_embeds, gather_across_processes(embeds))
             losses.append(
                 info_nce_loss(logits)
                 if similarity is None
                 else semantic_matching_loss(logits, similarity, self.temperature)
             )
-        return {"loss_value": torch.stack(losses).mean()}
+        return torch.stack(losses).mean()
 
 
 class ImageSuperviseLoss(nn.Module):

@@ -39,7 +39,9 @@ def _generate(preset: str, n: int | None, seed: int) -> dict[str, list[str]]:
     authors = preset in AUTHORS  # theirs: an empty word leaves its space
     if authors:
         tables = published_constants()[AUTHORS[preset]]
-        grammar = {name: list(table.values()) for name, table in tables.items()}
+        # "COVID" there; everywhere else the class is "COVID-19"
+        names = {name: f"{name}-19" if name == "COVID" else name for name in tables}
+        grammar = {names[name]: list(table.values()) for name, table in tables.items()}
     else:
         grammar = prompt_grammars()[preset]
     prompts = {

@@ -2,12 +2,16 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from medclip_helpers.hub import DownloadError, published_constants
+
 pytest_plugins = ["standin"]
+sys.path.append(str(Path(__file__).parent / "parity"))  # inputs.py
 
 # Tests run beside each other: more threads than cores make all of them slower.
 torch.set_num_threads(1)
@@ -23,6 +27,18 @@ def shared() -> Path:
     if not (folder / "xrays").is_dir():
         pytest.skip(f"no shared data in {folder} (set MEDCLIP_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def published_wheel(tmp_path_factory):
+    """The published wheel in a cache of its own, fetched from the package index."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDCLIP_HOME", str(tmp_path_factory.mktemp("home")))
+        try:
+            published_constants()
+        except DownloadError as error:
+            pytest.skip(f"no package index: {error}")
+        yield
 
 
 def _network() -> bool:

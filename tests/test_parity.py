@@ -3,13 +3,20 @@
 tests/parity holds stand-in weights, a function of name and shape, and the outputs of medclip 0.0.3.
 """
 
+import json
+
 import pytest
 import torch
 from PIL import Image
 from standin import PARITY
 
 from medclip_helpers.classifier import PromptClassifier
-from medclip_helpers.losses import info_nce_loss, label_similarity, semantic_matching_loss
+from medclip_helpers.losses import (
+    ImageTextContrastiveLoss,
+    info_nce_loss,
+    label_similarity,
+    semantic_matching_loss,
+)
 from medclip_helpers.processor import MedCLIPImageProcessor
 from medclip_helpers.prompts import process_class_prompts
 
@@ -84,3 +91,21 @@ def test_losses(published, golden):
     )
     torch.testing.assert_close(hard, record["hard_loss"], **TOLERANCE)
     torch.testing.assert_close(soft, record["soft_loss"], **TOLERANCE)
+
+
+def test_loss_with_and_without_augmented_text(standin_model, golden):
+    """Text i's other wording is here the next text: what matters is what is done with it."""
+    recorded = json.loads((PARITY / "protocol.json").read_text())["loss"]
+    texts = {"input_ids": golden["input_ids"], "attention_mask": golden["attention_mask"]}
+    given = {
+        **texts,
+        "pixel_values": golden["batch_pixel_values"].float()[:3],
+        "img_labels": golden["img_labels"][:3],
+        "text_labels": golden["text_labels"],
+    }
+    augmented = {f"aug_{name}": part.flip(0) for name, part in texts.items()}
+    with torch.no_grad():
+        loss = ImageTextContrastiveLoss(standin_model("vit"))
+        plain, both = (loss(**given, **more)["loss_value"].item() for more in ({}, augmented))
+    assert plain == pytest.approx(recorded["plain"], abs=1e-5)
+    assert both == pytest.approx(recorded["augmented"], abs=1e-5) != plain

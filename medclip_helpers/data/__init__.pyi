@@ -1,8 +1,8 @@
 from .augmentation import TextAugmentation, image_augmentation
-from .authors import describe_test
+from .authors import describe_test, never_seen
 from .catalogue import DATASETS, DataSet
 from .collator import MedCLIPCollator
-from .datasets import LabelledImages, PairedDataset, UnpairedDataset
+from .datasets import AuthorsDataset, LabelledImages, PairedDataset, UnpairedDataset
 from .drawings import draw_images, draw_studies, true_classes, write_reports, write_sentences
 from .labeller import SentenceLabeller, label_sentences
 from .labels import (
@@ -19,6 +19,7 @@ from .tables import check_manifest, class_numbers, is_exclusive, read_manifest, 
 
 __all__ = [
     "ABSENT",
+    "AuthorsDataset",
     "DATASETS",
     "DataSet",
     "LABELS",
@@ -44,6 +45,7 @@ __all__ = [
     "label_manifest",
     "label_sentences",
     "manifest_counts",
+    "never_seen",
     "read_manifest",
     "read_openi",
     "read_sentences",

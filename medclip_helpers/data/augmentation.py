@@ -82,13 +82,16 @@ class TextAugmentation:
     a run of free words, and deletion leaves at least one of a run. Without WordNet there are no
     synonyms, which is said once.
 
+    protect: False, as published, protects nothing.
+
     (text, numpy Generator) -> text. Raises ImportError where textaugment is not installed.
     """
 
-    def __init__(self, deletion: float = 0.1):
+    def __init__(self, deletion: float = 0.1, protect: bool = True):
         if not isinstance(deletion, Real) or not 0 <= deletion <= 1:
             raise ValueError(f"deletion is {deletion!r}, expected a probability, 0 to 1")
         self.deletion: float = deletion  # for each free word
+        self.protect: bool = protect
 
     def __call__(self, text: str, rng: np.random.Generator) -> str:
         if not isinstance(text, str):
@@ -102,7 +105,8 @@ class TextAugmentation:
             "deletion": lambda run: eda.random_deletion(run, p=self.deletion),
             "synonym": eda.synonym_replacement,
         }[operation]
-        runs = _runs(text.split())
+        words = text.split()
+        runs = _runs(words) if self.protect else [(True, words)]
         shortest = 1 if operation == "synonym" else 2
         chosen = [k for k, (free, words) in enumerate(runs) if free and len(words) >= shortest]
         if chosen and operation != "deletion":

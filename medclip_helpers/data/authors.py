@@ -149,6 +149,17 @@ def mark_overlap(table: pd.DataFrame, seen: pd.DataFrame | None) -> pd.DataFrame
     return table.assign(**{OVERLAP[0]: own.astype("boolean"), OVERLAP[1]: others.astype("boolean")})
 
 
+def never_seen(table: pd.DataFrame) -> np.ndarray:
+    """(rows,) whether the authors are known to have pretrained on no image of the row's patient.
+
+    table: a manifest; one without the columns OVERLAP knows nothing.
+    """
+    if not set(OVERLAP) <= set(table):
+        return np.zeros(len(table), bool)
+    own, others = (table[column].astype("boolean") for column in OVERLAP)
+    return (~(own | others)).fillna(False).to_numpy(bool)
+
+
 def describe_test(table: pd.DataFrame) -> dict[str, Any]:
     """Which images a manifest tests on, and how far the published weights know them.
 

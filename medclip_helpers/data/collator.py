@@ -29,6 +29,8 @@ class MedCLIPCollator:
         tokens, as published; the padding is part of their embedding.
     image_transform: PIL image -> PIL image, with torch's randomness (`image_augmentation`).
     text_transform: (text, numpy Generator) -> text (`TextAugmentation`).
+    keep_original: give the texts as they are, and as `aug_input_ids` and `aug_attention_mask` as
+        the transform has them, for the mean of the loss on either.
     absent, uncertain: what these states count as, see `encode_labels`.
 
     Transforms draw from the sample's `random_key`, so a sample is the same in any batch and worker.
@@ -44,10 +46,14 @@ class MedCLIPCollator:
         text_transform: Callable | None = None,
         absent: float = 0.0,
         uncertain: float = 0.0,
+        keep_original: bool = False,
     ):
+        if keep_original and text_transform is None:
+            raise ValueError("keep_original is True, expected a text_transform beside it")
+        encode_labels(np.zeros(0), absent, uncertain)  # refuses what is no number
         self.processor = processor
         self.image_transform, self.text_transform = image_transform, text_transform
-        self.absent, self.uncertain = absent, uncertain
+        self.absent, self.uncertain, self.keep_original = absent, uncertain, keep_original
 
     def _image(self, item: dict):
         if self.image_transform is None:
@@ -65,7 +71,8 @@ class MedCLIPCollator:
         """A hash of what a batch follows from, besides its samples."""
         image_processor = vars(self.processor.image_processor)
         tokenizer = self.processor.tokenizer
-        states = {"absent": self.absent, "uncertain": self.uncertain}
+        names = "absent", "uncertain", "keep_original"
+        states = {name: getattr(self, name) for name in names}
         transforms: list = [self.image_transform, self.text_transform]
         transforms += [vars(t) for t in transforms if hasattr(t, "__dict__")]
         words = sorted(tokenizer.get_vocab().items())
@@ -79,13 +86,13 @@ class MedCLIPCollator:
             or not all(isinstance(i, Mapping) and i.keys() >= {*wanted} for i in items)
         ):
             raise ValueError(f"expected a list of samples, each with {wanted}")
-        batch = dict(
-            self.processor(
-                text=[self._text(item) for item in items],
-                images=[self._image(item) for item in items],
-                truncation="longest_first",
-            )
-        )
+        texts = [self._text(item) for item in items]
+        given = [item["text"] for item in items] if self.keep_original else texts
+        images = [self._image(item) for item in items]
+        batch = dict(self.processor(text=given, images=images, truncation="longest_first"))
+        if self.keep_original:
+            varied = self.processor(text=texts, truncation="longest_first")
+            batch |= {f"aug_{name}": part for name, part in varied.items()}
         for name in ("image_labels", "text_labels"):
             labels = np.stack([item[name] for item in items])
             batch[name] = torch.from_numpy(encode_labels(labels, self.absent, self.uncertain))

@@ -19,7 +19,7 @@ from ..hub import fingerprint
 from ..processor import MedCLIPProcessor
 from ..radiographs import read_radiograph, warn_user
 from .labels import LABELS, PRESENT, UNCERTAIN
-from .sentences import labels_by_sentence, normalize_sentence, split_report
+from .sentences import authors_sentences, labels_by_sentence, normalize_sentence, split_report
 from .tables import PATHS, check_numbers, check_table
 
 
@@ -184,6 +184,79 @@ class PairedDataset(_StudyDataset):
     def sample_text(self, i: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
         """A text of row `i` and its labels (14,)."""
         return self._texts[i][rng.integers(len(self._texts[i]))]
+
+
+class AuthorsDataset(_StudyDataset):
+    """Images, each with a sentence chosen as in the authors' pretraining.
+
+    rows: `imgpath`, `report` (text or none) and the 14 labels; unknown ones count as 0.
+    sentences: `Reports` and the 14 labels, see `data.sentences.authors_sentences`.
+    bank: sentences of each label, drawn anew for each epoch, for the images without a report.
+    first_character: repeat the authors' mistake for images without report and label, whose
+        "sentence" is the first character of a No Finding sentence; otherwise it is the whole one.
+
+    An image with a report has any sentence of it, with the labels that the table has for this very
+    text; for one that it lacks, No Finding and nothing else. An image without has a sentence of the
+    bank with one of its findings (No Finding does not count), else one of No Finding.
+
+    A sample is as in `UnpairedDataset`. Raises ValueError for tables that lack a column or have
+    other labels, and where no sentence is one of No Finding.
+    Source: medclip 0.0.3, `ImageTextContrastiveDataset`.
+    """
+
+    def __init__(
+        self,
+        rows: pd.DataFrame,
+        sentences: pd.DataFrame,
+        seed: int = 0,
+        bank: int = 200,
+        first_character: bool = False,
+    ):
+        check_table(rows, ["imgpath", "report", *LABELS], "rows")
+        check_numbers(1, bank=bank)
+        rows = rows[rows["imgpath"].notna()]
+        super().__init__(rows.fillna(dict.fromkeys(LABELS, 0)), seed)
+        self._size, self._first_character = bank, first_character
+        self._reports = rows["report"].map(split_report).tolist()
+        table = authors_sentences(sentences)
+        self._texts = table["Reports"].tolist()
+        self._text_labels = table[LABELS].to_numpy(np.float32)
+        self._labels_of = dict(zip(self._texts, self._text_labels, strict=True))
+        self._normal = np.flatnonzero(self._text_labels[:, 0] == PRESENT)
+        if not len(self._normal):
+            raise ValueError(f"none of {len(table)} sentences has No Finding: expected some")
+        self._pools: tuple[int, np.ndarray] = (-1, self._normal)  # epoch, its bank
+
+    def __getitem__(self, g: int) -> dict:
+        if (epoch := g // len(self)) != self._pools[0]:
+            self._pools = epoch, self.draw_bank(np.random.default_rng((self.seed, epoch)))
+        return super().__getitem__(g)
+
+    def draw_bank(self, rng: np.random.Generator) -> np.ndarray:
+        """Numbers of the bank's sentences, label by label, each sentence once."""
+        chosen: dict[tuple[str, bytes], int] = {}
+        for column in self._text_labels.T:
+            having = np.flatnonzero(column == PRESENT)
+            if len(having) >= self._size:
+                having = having[rng.permutation(len(having))[: self._size]]
+            for k in having.tolist():
+                chosen.setdefault((self._texts[k], self._text_labels[k].tobytes()), k)
+        return np.array(list(chosen.values()))
+
+    def sample_text(self, i: int, rng: np.random.Generator) -> tuple[str, np.ndarray]:
+        """A sentence for row `i` and its labels (14,)."""
+        if report := self._reports[i]:
+            text = report[rng.integers(len(report))]
+            return text, self._labels_of.get(text, np.eye(len(LABELS), dtype=np.float32)[0])
+        pool, labelled = self._normal, self._labels[i].any()
+        if labelled:
+            bank = self._pools[1]
+            shared = (self._text_labels[bank] * self._labels[i] > 0)[:, 1:].any(axis=1)
+            pool = bank[shared if shared.any() else self._text_labels[bank, 0] == PRESENT]
+        chosen = pool[rng.integers(len(pool))]
+        text = self._texts[chosen]
+        mistaken = self._first_character and not labelled
+        return text[0] if mistaken else text, self._text_labels[chosen]
 
 
 class LabelledImages(Dataset):

@@ -56,6 +56,21 @@ def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFr
     return manifest.assign(**dict(zip(LABELS, labels.T, strict=True)))
 
 
+def authors_sentences(sentences: pd.DataFrame) -> pd.DataFrame:
+    """The authors' sentence table: `Reports` as `split_report` gives it, labels of 1, 0 and -1.
+
+    sentences: `Reports` and the 14 labels; what is blank is 0. Of repeats the first stays, and only
+    texts of more than two characters that `split_report` makes one sentence of. Two of these may
+    have become one text: `dict(zip(...))` takes the last, as there.
+    Source: medclip 0.0.3, `ImageTextContrastiveDataset._preprocess_sentence_label`.
+    """
+    check_table(sentences, ["Reports", *LABELS], "sentences")
+    table = sentences[["Reports", *LABELS]].drop_duplicates("Reports")
+    split = table["Reports"].map(split_report)
+    single = (table["Reports"].str.len() > 2) & (split.str.len() == 1)
+    return table.fillna(0)[single].assign(Reports=split[single].str[0]).reset_index(drop=True)
+
+
 def labels_by_sentence(sentences: pd.DataFrame) -> dict[str, np.ndarray]:
     """{normalised sentence: labels (14,)} of a table with `Reports` and the 14 columns."""
     check_table(sentences, ["Reports", *LABELS], "sentences")

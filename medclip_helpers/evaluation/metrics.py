@@ -17,6 +17,7 @@ from .intervals import CountStatistic, bootstrap, finite, percentile_interval
 
 MODES = ("multiclass", "binary", "multilabel")
 AVERAGE = "average"  # the row over classes
+METRICS = ("accuracy", "precision", "recall", "f1")  # of answers
 
 
 class _Ranked:
@@ -64,7 +65,7 @@ def _with_mean(values: np.ndarray) -> np.ndarray:
     return np.concatenate([values, mean[:, None]], axis=1)
 
 
-def _decided(
+def decided(
     truth: np.ndarray, predicted: np.ndarray, exclusive: bool, counts: np.ndarray
 ) -> np.ndarray:
     """Accuracy, then precision, recall and F1 of each class, each followed by its mean.
@@ -169,9 +170,9 @@ def evaluate_classification(
     rows: list[tuple[str, str]] = []
     statistics: list[CountStatistic] = []
     if predicted is not None:
-        statistics.append(partial(_decided, truth, predicted, mode != "multilabel"))
+        statistics.append(partial(decided, truth, predicted, mode != "multilabel"))
         rows.append(("accuracy", AVERAGE))
-        rows += [(m, c) for m in ("precision", "recall", "f1") for c in (*names, AVERAGE)]
+        rows += [(m, c) for m in METRICS[1:] for c in (*names, AVERAGE)]
     both = [i for i in range(len(ranked_names)) if {0.0, 1.0} <= set(ranked_truth[:, i])]
     statistics.append(
         partial(_ranking, [_Ranked(ranked_truth[:, i], ranked_scores[:, i]) for i in both])

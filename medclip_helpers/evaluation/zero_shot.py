@@ -1,4 +1,4 @@
-"""The paper's zero-shot protocol: model, images and prompts into scores, and scores into figures.
+"""Zero-shot scores: of prompts, of classes, of pairs, and for an evaluation while training.
 
 Images are embedded once (`similarity.encode_images`); every draw of prompts and every pair is then
 a product of matrices.
@@ -7,23 +7,19 @@ a product of matrices.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from ..classifier import PromptClassifier
 from ..hub import fingerprint
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
-from ..prompts import load_class_prompts, process_class_prompts
+from ..prompts import process_class_prompts
 from ..radiographs import read_radiograph
 from ..similarity import encode_images, eval_mode
-from .intervals import bootstrap_means, percentile_interval
-from .metrics import accuracy_and_auroc, is_right
+from .metrics import accuracy_and_auroc
 
 # What a class with several prompts scores, and how often a draw of n prompts answers:
 #   one prompt   each class has one of its prompts; n answers, which differ by wording alone
@@ -66,71 +62,6 @@ def class_scores(scores: Mapping[str, np.ndarray], rule: str = "ensemble") -> np
         reduce = np.mean if rule == "ensemble" else np.max
         by_class = [reduce(values, axis=1)[None] for values in scores.values()]
     return np.stack(by_class, axis=-1)
-
-
-class Draws(NamedTuple):
-    """Zero-shot accuracy over draws of prompts.
-
-    runs: a row an answer: `draw`, `prompts` (one of PROMPT_RULES), `accuracy`.
-    summary: a row for each of them: `prompts`, `value` (mean over draws), `sd` (over answers),
-        `lowest`, `highest`, `low`, `high` (interval over images and draws), `answers`, `images`.
-    """
-
-    runs: pd.DataFrame
-    summary: pd.DataFrame
-
-
-def zero_shot_draws(
-    model: MedCLIPModel,
-    processor: MedCLIPProcessor,
-    image_embeds: Tensor,
-    labels: ArrayLike,
-    classes: Sequence[str],
-    prompts: str,
-    *,
-    draws: int = 5,
-    per_class: int = 10,
-    seed: int = 0,
-    **resampling,
-) -> Draws:
-    """Accuracy of `draws` seeded draws of `per_class` prompts, the paper's way.
-
-    image_embeds: (images, dim). labels: (images,) places in `classes`. prompts: a preset or a file
-        for `load_class_prompts` that has these classes. resampling: as for `bootstrap`.
-
-    The interval resamples images and draws: the mean over five draws of other prompts and other
-    images would land in it about 19 times in 20. (Five draws are few: it is rather too narrow.)
-    """
-    if draws < 1:
-        raise ValueError(f"draws is {draws}, expected at least 1")
-    rows: list[tuple[int, str, float]] = []
-    right: dict[str, list[np.ndarray]] = {rule: [] for rule in PROMPT_RULES}
-    for draw in range(draws):
-        # Draw d of seed s is not draw d - 1 of seed s + 1.
-        drawn = load_class_prompts(prompts, n=per_class, seed=1000 * seed + draw)
-        scores = prompt_scores(model, processor, image_embeds, {c: drawn[c] for c in classes})
-        for rule in PROMPT_RULES:
-            answers = is_right(labels, class_scores(scores, rule))
-            rows += [(draw, rule, accuracy) for accuracy in answers.mean(axis=1)]
-            right[rule].append(answers.mean(axis=0))
-    runs = pd.DataFrame(rows, columns=["draw", "prompts", "accuracy"])
-    summary = runs.groupby("prompts", sort=False)["accuracy"].agg(
-        value="mean", sd="std", lowest="min", highest="max", answers="size"
-    )
-    ends = [_mean_interval(np.stack(right[rule]), seed=seed, **resampling) for rule in PROMPT_RULES]
-    summary[["low", "high"]] = ends
-    return Draws(runs, summary.assign(images=len(image_embeds)).reset_index())
-
-
-def _mean_interval(
-    right: np.ndarray, level: float = 0.95, seed: int = 0, **resampling
-) -> tuple[float, float]:
-    """Interval of the mean of `right`, (draws, images), over images and draws."""
-    by_draw = bootstrap_means(right.T, seed=seed, **resampling)
-    drawn = np.random.default_rng((seed, 1)).integers(by_draw.shape[1], size=by_draw.shape)
-    means = np.take_along_axis(by_draw, drawn, axis=1).mean(axis=1, keepdims=True)
-    low, high = percentile_interval(means, level)
-    return low.item(), high.item()
 
 
 def pair_scores(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLORS, OTHER, Rows, check_shape, fan_out, new_figure, tidy, to_array
+from .style import COLORS, OTHER, Rows, check_shape, new_figure, tidy, to_array
 
 
 def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=None) -> Figure:
@@ -37,13 +36,12 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
 
 
 def plot_intervals(
-    table, names: Sequence[str], *, single: Mapping | None = None, published: Mapping | None = None,
+    table, names: Sequence[str], *, published: Mapping | None = None,
     chance: float | None = None, title=None, xlabel="accuracy", note=None,
 ) -> Figure:  # fmt: skip
     """Figures with their intervals: a row each, in the order of the table, the first on top.
 
     table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one a row.
-    single: name -> values that the row's value is the mean of, drawn as dots.
     published: name -> the value that was reported for it, drawn as a diamond.
     """
     values = table[["value", "low", "high"]].to_numpy(float)
@@ -53,16 +51,14 @@ def plot_intervals(
     axes = figure.subplots()
     if chance is not None:
         axes.axvline(chance, color="gray", linewidth=0.8, linestyle=":", label="chance")
-    others: list[tuple[str, Mapping | None, dict[str, Any]]] = [
-        ("one choice of prompts", single, dict(s=14, color=OTHER)),
-        ("published", published, dict(s=46, marker="D", color=COLORS[1], zorder=4)),
+    known = [
+        (y, published[name])
+        for y, name in zip(rows.centres, names, strict=True)
+        if name in (published or {})
     ]
-    for label, places, style in others:
-        for y, name in zip(rows.centres, names, strict=True):
-            x = np.atleast_1d((places or {}).get(name, []))
-            if len(x):
-                axes.scatter(x, fan_out(y, len(x)), label=label, **style)
-                label = "_"  # once in the legend
+    if known:
+        y, x = zip(*known, strict=True)
+        axes.scatter(x, y, label="published", s=46, marker="D", color=COLORS[1], zorder=4)
     ends = np.nan_to_num(np.abs(values[:, 1:] - values[:, :1])).T
     axes.errorbar(
         values[:, 0], rows.centres, xerr=ends, fmt="o", color=COLORS[0], capsize=3, zorder=3,

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..hub import read_settings
+
 RUN_FILE = Path(__file__).with_name("run_file.txt").read_text(encoding="utf-8")  # help
+RECIPES = Path(__file__).with_name("recipes")
 CHOICES = {
     "loss": ("semantic", "info_nce"),
     "label_similarity": ("cosine", "dot"),
@@ -20,6 +23,17 @@ KINDS: dict[str, Any] = {"int": int, "float": (int, float), "str": str, "bool": 
 MAY_BE_ZERO = ("weight_decay", "warmup_ratio", "max_grad_norm", "seed", "num_workers")
 
 
+def read_recipe(name: str) -> dict[str, Any]:
+    """A whole run file but for the data: "authors" (their code) or "ours".
+
+    Raises ValueError for another name.
+    """
+    known = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"recipe is {name!r}, expected one of {known}")
+    return read_settings(RECIPES / f"{name}.yaml")
+
+
 @dataclass
 class TrainingConfig:
     """Settings of a run. The defaults are the paper's (section 4.2) and its published script's.
@@ -28,11 +42,15 @@ class TrainingConfig:
     batch_size: images, and as many texts, in a step, over all processes.
     epochs: passes over the dataset; max_steps, if given, counts steps instead.
     learning_rate: highest rate, reached after `warmup_ratio` of the steps, then a cosine to zero.
+    decay_norms: whether weight decay takes in the image encoder's layer normalisation, as the
+        authors' code does; batch normalisation decays in any case, BERT's and biases never.
     loss: "semantic" (labels as soft targets) or "info_nce" (image i belongs to text i).
     label_similarity: "cosine", the paper's, or "dot", the published code's.
     label_temperature: see `semantic_matching_loss`.
     precision: "float32", "bfloat16", "float16", or "auto": half precision where there is CUDA.
     seed: of the order of samples and of dropout.
+    chunk_size: images, or texts, encoded at once (gradient caching): the step is that of the whole
+        batch, in the memory of a chunk, for one more forward. Not with batch normalisation.
     num_workers: processes that prepare batches; 0 prepares them in this one.
     logging_steps: steps that one entry of the loss history averages over.
     checkpoint_steps: steps between checkpoints, each with an evaluation; None is an epoch.
@@ -51,11 +69,13 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     warmup_ratio: float = 0.1
     max_grad_norm: float = 1.0
+    decay_norms: bool = False
     loss: str = "semantic"
     label_similarity: str = "cosine"
     label_temperature: float = 1.0
     precision: str = "auto"
     seed: int = 0
+    chunk_size: int | None = None
     num_workers: int = 0
     logging_steps: int = 10
     checkpoint_steps: int | None = None
@@ -83,6 +103,11 @@ class TrainingConfig:
                 f"batch_size is {self.batch_size}, expected 2 or more: with info_nce a pair has to "
                 "have another one to be told from"
             )
+
+    @classmethod
+    def from_recipe(cls, name: str, **changes) -> TrainingConfig:
+        """The settings of a recipe (see `read_recipe`), and what is changed of them."""
+        return cls(**read_recipe(name)["training"] | changes)
 
     def steps(self, samples: int) -> int:
         """Steps of the whole run over a dataset of `samples`."""

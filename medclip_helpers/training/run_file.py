@@ -6,8 +6,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
+from torch.utils.data import Dataset
 
 from .. import data
 from ..constants import MAX_TEXT_TOKENS
@@ -18,27 +20,33 @@ from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts
 from .building import build_model
-from .config import TrainingConfig
+from .config import TrainingConfig, read_recipe
 from .trainer import TrainingResult, train
 
-RUN_KEYS = ("model", "images", "image_root", "sentences", "match", "evaluate", "training")
+DATA_KEYS = ("images", "image_root", "sentences")
+PART_KEYS = {
+    "sampling": ("text", "bank", "first_character"),
+    "labels": ("absent", "uncertain"),
+    "augmentation": ("images", "flip", "texts", "protect", "keep_original"),
+}
+RUN_KEYS = ("recipe", "model", *DATA_KEYS, *PART_KEYS, "evaluate", "training")
+SAMPLING = ("authors", "label", "any", "own")
 MODEL_KEYS = ("vision", "text", "tokenizer", "image_size")
 HELD_OUT_KEYS = ("images", "image_root", "prompts", "prompts_per_class")
 
 
-def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
+def train_from_file(
+    path: str | Path, resume: bool = False, root: str | Path | None = None
+) -> TrainingResult:
     """Train as a run file says (see RUN_FILE).
+
+    root: what paths in it are relative to, instead of the file's folder.
 
     Raises ValueError or FileNotFoundError naming what in it is wrong, `hub.DownloadError` where
     published weights are out of reach, and what `train` raises.
     """
-    settings = read_settings(path)
-    _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), f"{path}: ")
-    root, match = settings.get("image_root"), settings.get("match", True)
-    if not isinstance(root, (str, type(None))):
-        raise ValueError(f"{path}: image_root is {root!r}, expected a folder")
-    if not isinstance(match, bool):
-        raise ValueError(f"{path}: match is {match!r}, expected true or false")
+    settings = read_run_file(path, Path(path).parent if root is None else Path(root))
+    image_root = settings.get("image_root")
 
     def part(name: str, read: Callable, *more):
         """read(what stands under `name`, *more), whose errors then name the place."""
@@ -54,11 +62,62 @@ def train_from_file(path: str | Path, resume: bool = False) -> TrainingResult:
 
     config = part("training", _read_config)
     model, processor = part("model", _read_model, config.seed)
-    images = part("images", data.read_manifest, root)
+    images = part("images", data.read_manifest, image_root)
     sentences = part("sentences", data.read_sentences)
-    dataset = data.UnpairedDataset(images, sentences, config.seed, match)
-    evaluate = part("evaluate", _read_evaluate, root, processor)
-    return train(model, processor, dataset, config, evaluate=evaluate, resume=resume)
+    dataset = part("sampling", _read_sampling, images, sentences, config.seed)
+    labels = part("labels", dict)
+    collator = part("augmentation", _read_augmentation, processor, labels)
+    evaluate = part("evaluate", _read_evaluate, image_root, processor)
+    return train(
+        model, processor, dataset, config, collator=collator, evaluate=evaluate, resume=resume
+    )
+
+
+def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
+    """A run file as a mapping: laid over its recipe, paths relative to `root` made whole.
+
+    Raises ValueError naming an unknown or a missing key, and what `read_settings` raises.
+    """
+    settings = read_settings(path)
+    _check_keys(settings, RUN_KEYS, (), f"{path}: ")
+    if "recipe" in settings:
+        try:
+            recipe = read_recipe(settings["recipe"])
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+        for name, base in recipe.items():
+            given = settings.setdefault(name, base)
+            if name != "model" and isinstance(given, Mapping):
+                settings[name] = base | dict(given)
+        if settings["evaluate"] == recipe["evaluate"]:
+            del settings["evaluate"]  # no images to evaluate on
+    _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), f"{path}: ")
+    for name, known in PART_KEYS.items():
+        _check_keys(settings.get(name, {}), known, (), f"{path}, {name}: ")
+
+    if not isinstance(settings.get("image_root", ""), str):
+        raise ValueError(f"{path}: image_root is {settings['image_root']!r}, expected a folder")
+
+    def whole(value):
+        """A path, or several, from `root` on; what is a name and no path there stays as it is."""
+        if isinstance(value, list):
+            return [whole(one) for one in value]
+        if not isinstance(value, str):
+            return value
+        return str(root / Path(value).expanduser())
+
+    def in_place(part: Any, *names: str, optional: bool = False) -> None:
+        for name in names if isinstance(part, dict) else ():
+            if name in part and (not optional or Path(whole(str(part[name]))).exists()):
+                part[name] = whole(part[name])
+
+    in_place(settings, *DATA_KEYS)
+    in_place(settings, "model", optional=True)
+    in_place(settings["model"], "text", "tokenizer", optional=True)
+    in_place(settings.get("evaluate"), "images", "image_root")
+    in_place(settings.get("evaluate"), "prompts", optional=True)
+    in_place(settings.get("training"), "output_dir")
+    return settings
 
 
 def _check_keys(
@@ -75,6 +134,35 @@ def _check_keys(
 def _read_config(settings: Any) -> TrainingConfig:
     _check_keys(settings, TrainingConfig.__dataclass_fields__)
     return TrainingConfig(**settings)
+
+
+def _read_sampling(
+    settings: Any, images: pd.DataFrame, sentences: pd.DataFrame, seed: int
+) -> Dataset:
+    options = dict(settings)
+    text = options.pop("text", "label")
+    if text not in SAMPLING:
+        raise ValueError(f"text is {text!r}, expected one of {SAMPLING}")
+    if text != "authors" and options:
+        raise ValueError(f"{list(options)} are of text: authors")
+    if text == "authors":
+        return data.AuthorsDataset(images, sentences, seed, **options)
+    if text == "own":
+        return data.PairedDataset(images, sentences, seed=seed)
+    return data.UnpairedDataset(images, sentences, seed, match=text == "label")
+
+
+def _read_augmentation(settings: Any, processor: MedCLIPProcessor, labels: dict) -> Callable:
+    if wrong := [name for name, value in settings.items() if not isinstance(value, bool)]:
+        raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}, expected true or false")
+    image = text = None
+    if settings.get("images"):
+        size = processor.image_processor.size
+        image = data.image_augmentation(size, settings.get("flip", False))
+    if settings.get("texts"):
+        text = data.TextAugmentation(protect=settings.get("protect", True))
+    keep = settings.get("keep_original", False)
+    return data.MedCLIPCollator(processor, image, text, keep_original=keep, **labels)
 
 
 def _read_model(settings: Any, seed: int) -> tuple[MedCLIPModel, MedCLIPProcessor]:

@@ -35,6 +35,7 @@ from ..processor import MedCLIPProcessor
 from . import checkpointing
 from .arguments import preserved_random_state, training_arguments
 from .config import TrainingConfig
+from .gradient_cache import backward_in_chunks, check_model
 from .sampler import EpochSampler
 
 SETTINGS_FILE = "training.json"
@@ -137,6 +138,12 @@ class MedCLIPTrainer(Trainer):
         self.medclip, self.processor, self.config, self.run = model, processor, config, run
         self.evaluator, self.samples = evaluator, len(dataset)
         arguments = training_arguments(config, run, self.samples)
+        if config.chunk_size is not None:
+            check_model(model)
+            if arguments.world_size > 1:
+                raise ValueError(
+                    f"chunk_size is for one process, this run has {arguments.world_size}"
+                )
         loss = ImageTextContrastiveLoss(model, config.label_similarity, config.label_temperature)
         if evaluator is not None:
             arguments.eval_strategy = "steps"
@@ -155,15 +162,35 @@ class MedCLIPTrainer(Trainer):
         return EpochSampler(self.samples, count, self.config.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        batch = {name: inputs[name] for name in ("input_ids", "attention_mask", "pixel_values")}
-        if self.config.loss == "semantic":
-            batch["img_labels"] = inputs["image_labels"]
-            batch["text_labels"] = inputs["text_labels"]
         with attention_of_any_length():
-            loss = model(**batch)["loss_value"]
+            return self._finite(model(**self._batch(inputs))["loss_value"])
+
+    def _batch(self, inputs) -> dict:
+        labels = self.config.loss == "semantic"
+        return {k: part for k, part in inputs.items() if labels or not k.endswith("_labels")}
+
+    def _finite(self, loss):
         if not loss.isfinite():
             raise self._stopped(f"the loss is {loss.item()} at step {self.state.global_step + 1}")
         return loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self.config.chunk_size is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        batch = self._batch(self._prepare_inputs(inputs))
+        backward = self.accelerator.backward
+        with attention_of_any_length():
+            loss = backward_in_chunks(
+                model, batch, self.config.chunk_size, self.autocast_smart_context_manager, backward
+            )
+        return self._finite(loss)
+
+    def get_decay_parameter_names(self, model) -> list[str]:
+        if self.config.decay_norms:
+            bert = "bias", "LayerNorm.weight"
+            return [n for n, _ in model.named_parameters() if not any(part in n for part in bert)]
+        return super().get_decay_parameter_names(model)
 
     def _stopped(
         self, what: str, advice: str = "a lower learning rate may help"

@@ -9,7 +9,7 @@ from sklearn import metrics
 from sklearn.utils import resample
 
 from medclip_helpers import evaluation as ev
-from medclip_helpers.evaluation.metrics import _decided, _Ranked, _ranking, predict
+from medclip_helpers.evaluation.metrics import _Ranked, _ranking, decided, predict
 
 CLASSES = ["a", "b", "c"]
 
@@ -56,14 +56,14 @@ def test_resamples_equal_sklearn_with_weights(decimals):
     truth = np.eye(3)[labels]
     predicted = np.eye(3)[scores.argmax(axis=1)]
     ranked = [_Ranked(truth[:, k], scores[:, k]) for k in range(3)]
-    decided, ranking = _decided(truth, predicted, True, counts), _ranking(ranked, counts)
+    found, ranking = decided(truth, predicted, True, counts), _ranking(ranked, counts)
     for row, weight in enumerate(counts):
         settings = {"sample_weight": weight}
-        assert decided[row, 0] == pytest.approx(
+        assert found[row, 0] == pytest.approx(
             metrics.accuracy_score(labels, scores.argmax(axis=1), **settings)
         )
         f1 = metrics.f1_score(labels, scores.argmax(axis=1), average=None, **settings)
-        assert decided[row, 9:12] == pytest.approx(f1)
+        assert found[row, 9:12] == pytest.approx(f1)
         areas = [metrics.roc_auc_score(truth[:, k], scores[:, k], **settings) for k in range(3)]
         precision = [
             metrics.average_precision_score(truth[:, k], scores[:, k], **settings) for k in range(3)

@@ -1,7 +1,6 @@
-"""The zero-shot protocol: scores of the classifier, draws of prompts, pairs, the evaluator."""
+"""Zero-shot scores: of the classifier, of pairs, and the evaluator of training."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from pictures import pictures
@@ -9,7 +8,6 @@ from sklearn import metrics
 
 from medclip_helpers import PromptClassifier
 from medclip_helpers import evaluation as ev
-from medclip_helpers.evaluation.zero_shot import _mean_interval
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
 from medclip_helpers.prompts import load_class_prompts, process_class_prompts
 from medclip_helpers.similarity import encode_images
@@ -47,60 +45,6 @@ def test_scores_equal_the_prompt_classifier(small_model, processor, embeds):
     np.testing.assert_array_equal(one[2, :, 1], scores["Cardiomegaly"][:, 2])
     with pytest.raises(ValueError, match="rule is 'median', expected one of"):
         ev.class_scores(scores, "median")
-
-
-# --- draws of prompts -------------------------------------------------------------------------
-
-
-def draw(small_model, processor, embeds, **settings):
-    labels = np.arange(len(embeds)) % 5
-    settings = {"draws": 3, "per_class": 4, "resamples": 200} | settings
-    return ev.zero_shot_draws(
-        small_model, processor, embeds, labels, CLASSES, "chexpert", **settings
-    )
-
-
-def test_draws_are_what_evaluation_says_of_each(small_model, processor, embeds):
-    runs, summary = draw(small_model, processor, embeds, seed=2)
-    ensemble = runs[runs["prompts"] == "ensemble"]["accuracy"].tolist()
-    for number in range(3):
-        prompts = load_class_prompts("chexpert", n=4, seed=2000 + number)
-        scores = ev.prompt_scores(small_model, processor, embeds, prompts)
-        expected = ev.evaluate_classification(
-            np.arange(IMAGES) % 5, ev.class_scores(scores)[0], CLASSES, resamples=1
-        )
-        assert ensemble[number] == pytest.approx(expected["value"][0])
-    row = summary.set_index("prompts").loc["ensemble"]
-    assert row["value"] == pytest.approx(np.mean(ensemble))
-    assert row["sd"] == pytest.approx(np.std(ensemble, ddof=1))
-    assert [row["lowest"], row["highest"]] == [min(ensemble), max(ensemble)]
-    assert row["low"] <= row["value"] <= row["high"]
-    assert summary["answers"].tolist() == [12, 3, 3]
-    assert runs["prompts"].value_counts().to_dict() == {
-        "one prompt": 12, "maximum": 3, "ensemble": 3,
-    }  # fmt: skip
-
-
-def test_draws_are_seeded(small_model, processor, embeds):
-    first, again, other = (draw(small_model, processor, embeds, seed=seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first.summary, again.summary)
-    assert not first.runs.equals(other.runs)
-    with pytest.raises(ValueError, match="draws is 0, expected at least 1"):
-        draw(small_model, processor, embeds, draws=0)
-
-
-def test_interval_of_the_mean_covers_images_and_draws():
-    """Wider than over images alone where draws differ, and equal to it where they do not."""
-    rng = np.random.default_rng(0)
-    same = np.tile(rng.random(400) < 0.7, (5, 1))
-    low, high = _mean_interval(same)
-    error = 1.96 * np.sqrt(same[0].mean() * (1 - same[0].mean()) / 400)
-    assert high - low == pytest.approx(2 * error, rel=0.1)
-    chances = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
-    apart = rng.random((5, 400)) < chances[:, None]
-    low, high = _mean_interval(apart)
-    assert low < apart.mean() < high
-    assert high - low > 4 * error
 
 
 # --- pairs ------------------------------------------------------------------------------------

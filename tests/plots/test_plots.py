@@ -85,7 +85,7 @@ def figures() -> dict[str, Figure]:
             probabilities > random.random(200), probabilities, note=NOTE
         ),
         "intervals": plots.plot_intervals(
-            INTERVALS, TEXTS[:3], single={TEXTS[0]: random.random(20)}, title="accuracies",
+            INTERVALS, TEXTS[:3], title="accuracies",
             published={TEXTS[0]: 0.5, TEXTS[2]: 0.9}, chance=0.2, note=NOTE,
         ),
     }  # fmt: skip

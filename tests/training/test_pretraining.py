@@ -4,8 +4,10 @@ import dataclasses
 import datetime
 import errno
 import json
+import math
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -22,6 +24,7 @@ import yaml
 from training_run import STEPS, VOCABULARY, WORDS, build, config, dataset, run, tables
 
 from medclip_helpers import load_medclip
+from medclip_helpers.__main__ import main
 from medclip_helpers.constants import TRAINED_NOTE, UNTRAINED_NOTE
 from medclip_helpers.data import MedCLIPCollator, UnpairedDataset
 from medclip_helpers.evaluation import zero_shot_evaluator
@@ -31,10 +34,13 @@ from medclip_helpers.training import (
     build_model,
     checkpointing,
     train,
+    train_from_file,
 )
-from medclip_helpers.training.__main__ import main
 from medclip_helpers.training.arguments import training_arguments
+from medclip_helpers.training.config import read_recipe
+from medclip_helpers.training.run_file import read_run_file
 from medclip_helpers.training.sampler import EpochSampler
+from medclip_helpers.training.trainer import MedCLIPTrainer
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -436,9 +442,9 @@ def logged(run: Path) -> list[float]:
 
 def test_two_processes_train_as_one(run_file, tmp_path):
     """Each compares its share of the batch with all of it; checkpoints come from one of them."""
-    main(["--config", str(run_file("one"))])
+    assert main(["train", str(run_file("one"))]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command += ["-m", "medclip_helpers.training", "--config", str(run_file("two"))]
+    command += ["-m", "medclip_helpers", "train", str(run_file("two"))]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     one, two = logged(tmp_path / "one"), logged(tmp_path / "two")
@@ -475,53 +481,133 @@ def test_two_processes_train_as_one(run_file, tmp_path):
         ({"images": str(VOCABULARY.parent)}, ["images", str(VOCABULARY.parent)]),
         ({"image_root": 5}, ["image_root is 5"]),
         ({"sentences": {"a.csv": 1}}, ["a.csv"]),
-        ({"match": "no"}, ["match is 'no'"]),
+        ({"sampling": {"text": "no"}}, ["sampling", "text is 'no'", "authors"]),
+        ({"sampling": {"text": "own", "bank": 9}}, ["sampling", "bank"]),
+        ({"sampling": {"txt": "own"}}, ["sampling", "txt"]),
+        ({"augmentation": {"flip": 1}}, ["augmentation", "flip is 1"]),
+        ({"augmentation": {"keep_original": True}}, ["augmentation", "keep_original"]),
+        ({"labels": {"absent": "x"}}, ["absent is 'x'"]),
+        ({"recipe": "paper"}, ["recipe is 'paper'", "authors", "ours"]),
         ({"evaluate": {"images": DAY, "prompts": "chexpert"}}, ["evaluate", repr(DAY)]),
         ({"evaluate": {"images": "x.csv", "prompts": DAY}}, ["evaluate", repr(DAY)]),
         ({"evaluate": [1]}, ["evaluate", "expected a mapping"]),
         ({"evaluate": {"images": "x.csv", "prompts": "covid"}}, ["COVID", "Edema", "prompts"]),
     ],
 )
-def test_a_wrong_run_file_names_what_is_wrong(run_file, changes, words):
-    with pytest.raises(SystemExit) as error:
-        main(["--config", str(run_file("run", **changes))])
-    assert all(word in str(error.value) for word in words)
+def test_a_wrong_run_file_names_what_is_wrong(run_file, changes, words, capsys):
+    assert main(["train", str(run_file("run", **changes))]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words), said
+
+
+def test_a_recipe_is_what_its_file_says_and_a_run_file_changes_it(run_file, tmp_path):
+    file = run_file("run", recipe="authors", augmentation={"flip": False})
+    found = read_run_file(file, tmp_path)
+    recipe = read_recipe("authors")
+    assert found["augmentation"] == recipe["augmentation"] | {"flip": False}
+    assert found["sampling"] == recipe["sampling"] and found["model"] == MODEL
+    assert found["training"]["max_steps"] == 4 and found["training"]["batch_size"] == 8
+    assert TrainingConfig.from_recipe("ours", seed=7) == TrainingConfig(
+        **read_recipe("ours")["training"] | {"seed": 7}
+    )
+    with pytest.raises(
+        ValueError, match=r"recipe is 'ourz', expected one of \['authors', 'ours'\]"
+    ):
+        TrainingConfig.from_recipe("ourz")
+
+
+def test_recipes_say_the_same_things():
+    """Each difference between the two can be read off, line by line."""
+    authors, ours = (read_recipe(name) for name in ("authors", "ours"))
+    only = {"bank", "first_character"}  # of sampling as the authors
+    for part in set(authors) | set(ours):
+        assert set(authors[part]) - only == set(ours[part]), part
+    fields = {field.name for field in dataclasses.fields(TrainingConfig)}
+    assert set(authors["training"]) < fields
+
+
+@pytest.mark.parametrize("recipe", ["authors", "ours"])
+def test_a_recipe_trains_from_a_folder_of_data(recipe, tmp_path):
+    """The whole recipe but for its model and length, with paths from the folder of the data."""
+    images, sentences = tables(12)
+    for i, picture in enumerate(images["imgpath"]):
+        picture.save(tmp_path / f"{i}.png")
+    reports = ["heart small. mild left effusion with opacity now seen.", None] * 6
+    images.assign(
+        imgpath=[f"{i}.png" for i in range(12)], subject_id=range(12), report=reports
+    ).to_csv(tmp_path / "images.csv", index=False)
+    known = pd.DataFrame({name: sentences[name] for name in sentences}).assign(
+        Reports=[f"{text} seen again today" for text in sentences["Reports"]]
+    )
+    known["No Finding"] = 1.0
+    known.to_csv(tmp_path / "sentences.csv", index=False)
+    settings = {
+        "recipe": recipe,
+        "model": MODEL,
+        "images": "images.csv",
+        "sentences": "sentences.csv",
+        "training": {
+            "output_dir": "out", "batch_size": 4, "max_steps": 2, "num_workers": 0,
+            "device": "cpu", "progress": False,
+        },
+    }  # fmt: skip
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "run.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["train", str(elsewhere / "run.yaml"), "--data", str(tmp_path)]) == 0
+    history = json.loads((tmp_path / "out" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert all(math.isfinite(entry["loss"]) for entry in history["log_history"] if "loss" in entry)
+
+
+def test_norms_decay_where_it_is_asked_for(tmp_path):
+    model, processor = build_model(**MODEL)
+
+    def decaying(**changes) -> set[str]:
+        settings = config(tmp_path, **changes)
+        collator = MedCLIPCollator(processor)
+        made = MedCLIPTrainer(model, processor, dataset(), settings, tmp_path, collator, None)
+        return set(made.get_decay_parameter_names(made.model))
+
+    ours, theirs = decaying(), decaying(decay_norms=True)
+    more = theirs - ours
+    assert ours < theirs and all("vision_model" in name for name in more), more
+    assert not any("bias" in name or "LayerNorm" in name for name in theirs)
+    assert "model.logit_scale" in ours
 
 
 @pytest.mark.parametrize("text", ["a: [", "", "- 1", "2026-01-02: 1"])
-def test_a_run_file_that_is_none_is_named(text, tmp_path):
+def test_a_run_file_that_is_none_is_named(text, tmp_path, capsys):
     file = tmp_path / "run.yaml"
     file.write_text(text)
-    with pytest.raises(SystemExit, match=r"run\.yaml(:| is not YAML)"):
-        main(["--config", str(file)])
+    assert main(["train", str(file)]) == 2
+    assert re.search(r"run\.yaml(:| is not YAML)", capsys.readouterr().err)
 
 
-def test_held_out_images_that_cannot_be_used_name_their_file(run_file, tmp_path):
+def test_held_out_images_that_cannot_be_used_name_their_file(run_file, tmp_path, capsys):
     prompts = tmp_path / "other.yaml"
     prompts.write_text("Fracture: [rib fracture]")
     evaluate = {"images": str(tmp_path / "images.csv"), "prompts": str(prompts)}
-    with pytest.raises(SystemExit, match=r"images\.csv.*none of 12 .*'Fracture'"):
-        main(["--config", str(run_file("run", evaluate=evaluate))])
+    assert main(["train", str(run_file("run", evaluate=evaluate))]) == 2
+    assert re.search(r"images\.csv.*none of 12 .*'Fracture'", capsys.readouterr().err)
 
 
 def test_a_batch_must_divide_among_processes(run_file, monkeypatch):
     from transformers import TrainingArguments
 
     monkeypatch.setattr(TrainingArguments, "world_size", property(lambda self: 3))
-    with pytest.raises(SystemExit, match="batch_size is 8.*3 processes"):
-        main(["--config", str(run_file("run"))])
+    with pytest.raises(ValueError, match="batch_size is 8.*3 processes"):
+        train_from_file(run_file("run"))
 
 
-def test_a_run_file_that_is_not_there_is_named(tmp_path):
+def test_a_run_file_that_is_not_there_is_named(tmp_path, capsys):
     for path in (tmp_path / "nowhere.yaml", tmp_path):
-        with pytest.raises(SystemExit) as error:
-            main(["--config", str(path)])
-        assert str(path) in str(error.value)
+        assert main(["train", str(path)]) == 2
+        assert str(path) in capsys.readouterr().err
 
 
 def test_help_tells_what_a_run_file_holds(capsys):
     with pytest.raises(SystemExit, match="0"):
-        main(["--help"])
+        main(["train", "--help"])
     text = capsys.readouterr().out
     assert all(word in text for word in ("sentences:", "torchrun", "--resume"))
 

@@ -18,7 +18,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast, SwinConfig, S
 from worker import touch_weights
 
 
-def _patch(world: Path) -> None:
+def patch(world: Path) -> None:
     def build(name, **settings):
         if "swin" in name:
             return SwinModel(SwinConfig())
@@ -36,12 +36,12 @@ def _model(folder: str):
     from medclip import MedCLIPModel, MedCLIPVisionModelViT
 
     model = MedCLIPModel(vision_cls=MedCLIPVisionModelViT)
-    model.load_state_dict = partial(_fill, model.load_state_dict)
+    model.load_state_dict = partial(fill, model.load_state_dict)
     model.from_pretrained(folder)
     return model.eval()
 
 
-def _fill(load_state_dict, weights: dict) -> None:
+def fill(load_state_dict, weights: dict) -> None:
     """The stand-ins lack a table that follows from the architecture, and nothing else."""
     missing, left_over = load_state_dict(weights, strict=False)
     wrong = [name for name in missing if not name.endswith("relative_position_index")] + left_over
@@ -70,14 +70,14 @@ def _classify(world: Path, count: int = 10):
 
 
 def one_image(world: Path, precision: str):
-    _patch(world)
+    patch(world)
     prepare, classifier = _classify(world)
     inputs = prepare([Image.open(world / "images" / "00.png")])
     return lambda: classifier(**inputs)["logits"]
 
 
 def files(world: Path, count: int, prompts: int, precision: str):
-    _patch(world)
+    patch(world)
     prepare, classifier = _classify(world, prompts)
     paths = sorted((world / "images").iterdir())
 
@@ -90,7 +90,7 @@ def files(world: Path, count: int, prompts: int, precision: str):
 
 
 def texts(world: Path, count: int):
-    _patch(world)
+    patch(world)
     from medclip import MedCLIPProcessor
 
     model, processor = _model(str(world / "weights-vit")), MedCLIPProcessor()
@@ -107,7 +107,7 @@ def texts(world: Path, count: int):
 
 
 def load(world: Path, warm: bool, url: str, scratch: str):
-    _patch(world)
+    patch(world)
     from medclip import constants
 
     constants.PRETRAINED_URL_MEDCLIP_VIT = f"{url}/address.txt"
@@ -116,7 +116,7 @@ def load(world: Path, warm: bool, url: str, scratch: str):
 
 
 def loader(world: Path, count: int):
-    _patch(world)
+    patch(world)
     from medclip.dataset import ImageTextContrastiveCollator, ImageTextContrastiveDataset
 
     dataset = ImageTextContrastiveDataset(["images"])
@@ -129,7 +129,7 @@ def loader(world: Path, count: int):
 
 
 def sampling(world: Path, whole: bool):
-    _patch(world)
+    patch(world)
     from medclip.dataset import ImageTextContrastiveDataset
 
     start = time.perf_counter()
