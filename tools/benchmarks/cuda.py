@@ -27,7 +27,9 @@ from timing import medians
 
 from medclip_helpers import PromptClassifier, classify_images, load_medclip
 from medclip_helpers.engines import PRECISIONS, choose_precision, reduced_precision
+from medclip_helpers.losses import ImageTextContrastiveLoss
 from medclip_helpers.prompts import process_class_prompts
+from medclip_helpers.training.gradient_cache import backward_in_chunks
 
 GIB = 1 << 30
 PARITY = ROOT / "tests" / "parity"
@@ -227,6 +229,15 @@ def pretraining(world: Path, device: str, small: bool, precision: str):
             outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
         outputs.loss.backward()
 
+    def cached() -> None:
+        model.train().zero_grad()
+        context = partial(reduced_precision, precision, device)
+        given = {name: part.to(device) for name, part in inputs.items()}
+        backward_in_chunks(
+            ImageTextContrastiveLoss(model), {**given, "pixel_values": pixel_values}, batch // 4,
+            context, torch.Tensor.backward,
+        )  # fmt: skip
+
     def call() -> dict[str, float]:
         shares: dict[str, float] = {}
         name = f"pretraining, batch {batch}, {precision}"
@@ -238,6 +249,10 @@ def pretraining(world: Path, device: str, small: bool, precision: str):
             )["bare"],
             f"{name}, outside forward, backward, optimizer|%|ours": 100 * shares["outside"],
             f"{name}, peak memory|GiB|ours": peak,
+            f"{name}, gradients cached in quarters|s|ours": _seconds(
+                device, {"ours": cached}, small
+            )["ours"],
+            f"{name}, gradients cached in quarters, peak memory|GiB|ours": _peak(device, cached),
         }
 
     return call
