@@ -2,7 +2,6 @@ from .classifier import PromptClassifier, classify_images
 from .explorer import SimilarityExplorer
 from .loading import load_medclip
 from .losses import (
-    ImageSuperviseLoss,
     ImageTextContrastiveLoss,
     info_nce_loss,
     label_similarity,
@@ -21,7 +20,7 @@ from .plots import visualize_image_text_similarity
 from .processor import MedCLIPProcessor
 from .radiographs import find_radiographs, read_radiograph
 from .similarity import similarity_map
-from .training import PromptTuningClassifier, SuperviseClassifier
+from .training import ImageSuperviseLoss, PromptTuningClassifier, SuperviseClassifier
 
 __version__: str
 

@@ -196,6 +196,41 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-check-images", dest="check_images", action="store_false", help=text)
 
 
+def reproduce(options: argparse.Namespace) -> int:
+    """Make one of the paper's tables, by its authors' protocol and by ours.
+
+    table2 is zero-shot classification, table3 linear probe and prompt tuning, retrieval precision
+    at k; efficiency writes a run file for `medclip train` for each number of images. The data sets
+    are looked for in --data, each in the folder that it is downloaded as.
+
+    example:
+      medclip reproduce table2 --data /data --model vit --out runs/table2
+    """
+    from .experiments import reproduce
+
+    table = reproduce(
+        options.table, options.data, options.model, options.out, sentences=options.sentences,
+        test_per_class=options.test_per_class, max_steps=options.max_steps, seed=options.seed,
+    )  # fmt: skip
+    written = "run files" if options.table == "efficiency" else f"{options.table}.md"
+    sys.stdout.write(f"{options.out}: {written}, {len(table)} rows\n")
+    return 0
+
+
+def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
+    tables = "table2", "table3", "retrieval", "efficiency"
+    parser.add_argument("table", choices=tables)
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
+    parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
+    parser.add_argument("--out", type=Path, required=True, help="a folder")
+    text = "a CSV file of labelled sentences, for the authors' normal class and for retrieval"
+    parser.add_argument("--sentences", type=Path, help=text)
+    text = "fewer images of our own test list, to try it out"
+    parser.add_argument("--test-per-class", type=_count, help=text)
+    parser.add_argument("--max-steps", type=_count, help="shorter training, to try it out")
+    parser.add_argument("--seed", type=int, default=0, help="of what we draw (default 0)")
+
+
 def run(options: argparse.Namespace) -> int:
     """Run notebooks with many sets of parameters, and gather what they found.
 
@@ -316,6 +351,7 @@ VERBS = {
     "classify": (classify, _classify_arguments),
     "data": (data, _data_arguments),
     "export": (export, _export_arguments),
+    "reproduce": (reproduce, _reproduce_arguments),
     "run": (run, _run_arguments),
     "train": (train, _train_arguments),
     "train demo": (demo, _demo_arguments),

@@ -175,35 +175,14 @@ class ImageTextContrastiveLoss(nn.Module):
     ) -> Tensor:
         """The loss, a scalar, from (images, dim) and (texts, dim) for each wording of the texts."""
         image_embeds = gather_across_processes(image_embeds)
-        similarity = None
-        if image_labels is not None and text_labels is not None:
-            similarity = label_similarity(
-                gather_across_processes(image_labels.to(image_embeds.device)),
-                gather_across_processes(text_labels.to(image_embeds.device)),
-                self.kind,
-            )
-        losses = []
-        for embeds in text_embeds:
-            logits = self.model.compute_logits(image_embeds, gather_across_processes(embeds))
-            losses.append(
-                info_nce_loss(logits)
-                if similarity is None
-                else semantic_matching_loss(logits, similarity, self.temperature)
-            )
+        texts = map(gather_across_processes, text_embeds)
+        logits = [self.model.compute_logits(image_embeds, embeds) for embeds in texts]
+        if image_labels is None or text_labels is None:
+            return torch.stack([info_nce_loss(each) for each in logits]).mean()
+        similarity = label_similarity(
+            gather_across_processes(image_labels.to(image_embeds.device)),
+            gather_across_processes(text_labels.to(image_embeds.device)),
+            self.kind,
+        )
+        losses = [semantic_matching_loss(each, similarity, self.temperature) for each in logits]
         return torch.stack(losses).mean()
-
-
-class ImageSuperviseLoss(nn.Module):
-    """The published module for supervised fine-tuning: the loss that a classifier itself computes.
-
-    model: a `SuperviseClassifier` or `PromptTuningClassifier`.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixel_values: Tensor, labels: Tensor, **inputs) -> dict[str, Tensor]:
-        """{"loss_value": scalar}. pixel_values: (images, channels, height, width)."""
-        outputs = self.model(pixel_values=pixel_values, labels=labels, return_loss=True, **inputs)
-        return {"loss_value": outputs["loss_value"]}

@@ -39,9 +39,8 @@ def _generate(preset: str, n: int | None, seed: int) -> dict[str, list[str]]:
     authors = preset in AUTHORS  # theirs: an empty word leaves its space
     if authors:
         tables = published_constants()[AUTHORS[preset]]
-        # "COVID" there; everywhere else the class is "COVID-19"
-        names = {name: f"{name}-19" if name == "COVID" else name for name in tables}
-        grammar = {names[name]: list(table.values()) for name, table in tables.items()}
+        names = [name.replace("COVID", "COVID-19") for name in tables]  # as everywhere else
+        grammar = dict(zip(names, (list(table.values()) for table in tables.values()), strict=True))
     else:
         grammar = prompt_grammars()[preset]
     prompts = {

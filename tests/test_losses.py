@@ -12,7 +12,6 @@ from distributed_loss import loss_and_gradients
 from torch.nn import functional as F
 
 from medclip_helpers.losses import (
-    ImageSuperviseLoss,
     ImageTextContrastiveLoss,
     gather_across_processes,
     info_nce_loss,
@@ -221,17 +220,6 @@ def test_augmented_texts_count_as_much_as_the_texts_themselves(golden):
     both = loss_of(texts, images, **labels, aug_input_ids=texts.flip(1))["loss_value"]
     torch.testing.assert_close(both, (own + other) / 2)
     assert not own.equal(other)
-
-
-def test_supervise_loss_returns_the_classifiers_own():
-    class Classifier(torch.nn.Module):
-        def forward(self, pixel_values, labels, return_loss, weight=1):
-            assert return_loss
-            return {"loss_value": weight * F.mse_loss(pixel_values, labels), "logits": pixel_values}
-
-    loss_of = ImageSuperviseLoss(Classifier())
-    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3))["loss_value"].item() == 1
-    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3), weight=2)["loss_value"].item() == 2
 
 
 def test_gathering_without_processes_is_the_identity():

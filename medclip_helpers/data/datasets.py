@@ -7,7 +7,7 @@ and however often a run is interrupted, it sees the same samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 
 import numpy as np
 import pandas as pd
@@ -264,9 +264,16 @@ class LabelledImages(Dataset):
 
     images: what `read_radiograph` takes. labels: (images,) or (images, classes);
     whoever trains decides what unknown ones, -1 and NaN, count for. Raises ValueError for others.
+    transform: PIL image -> PIL image (`image_augmentation`), by torch's generator.
     """
 
-    def __init__(self, images: Sequence, labels: np.ndarray, processor: MedCLIPProcessor):
+    def __init__(
+        self,
+        images: Sequence,
+        labels: np.ndarray,
+        processor: MedCLIPProcessor,
+        transform: Callable | None = None,
+    ):
         labels = np.asarray(labels)
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "biuf" or np.isinf(labels).any():
             raise ValueError(f"labels are {labels!r:.99}, expected numbers, (images[, classes])")
@@ -275,10 +282,14 @@ class LabelledImages(Dataset):
         if count != len(labels):
             raise ValueError(f"{count} images and {len(labels)} labels: expected as many")
         self.images, self.labels, self.processor = list(images), labels, processor
+        self.transform = transform
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        pixels = self.processor(images=self.images[i])["pixel_values"][0]
+        image = self.images[i]
+        if self.transform is not None:
+            image = self.transform(read_radiograph(image))
+        pixels = self.processor(images=image)["pixel_values"][0]
         return {"pixel_values": pixels, "labels": torch.as_tensor(self.labels[i])}

@@ -19,6 +19,7 @@ from .loss_comparison import (
     summarize,
     tune,
 )
+from .paper_tables import TABLES, reproduce
 
 __all__ = [
     "ARMS",
@@ -26,6 +27,7 @@ __all__ = [
     "REPORT_STREAM",
     "SEMANTIC_ARM",
     "Setting",
+    "TABLES",
     "TARGET_KINDS",
     "TEST_STREAM",
     "TRAINING_STREAM",
@@ -34,6 +36,7 @@ __all__ = [
     "build_demo_model",
     "evaluate_demo",
     "plot_arms",
+    "reproduce",
     "run_settings",
     "summarize",
     "train_demo",

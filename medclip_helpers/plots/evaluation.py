@@ -51,10 +51,9 @@ def plot_intervals(
     axes = figure.subplots()
     if chance is not None:
         axes.axvline(chance, color="gray", linewidth=0.8, linestyle=":", label="chance")
+    reported = published or {}
     known = [
-        (y, published[name])
-        for y, name in zip(rows.centres, names, strict=True)
-        if name in (published or {})
+        (y, reported[name]) for y, name in zip(rows.centres, names, strict=True) if name in reported
     ]
     if known:
         y, x = zip(*known, strict=True)

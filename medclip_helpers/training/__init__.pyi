@@ -1,11 +1,24 @@
 from .building import build_model
 from .config import RUN_FILE, TrainingConfig
-from .fine_tuning import LEARNING_RATES, build_classifier, evaluate_method, fit, predict_logits
-from .heads import PromptTuningClassifier, SuperviseClassifier, classification_loss
+from .fine_tuning import (
+    LEARNING_RATES,
+    build_classifier,
+    evaluate_method,
+    fit,
+    method_config,
+    predict_logits,
+)
+from .heads import (
+    ImageSuperviseLoss,
+    PromptTuningClassifier,
+    SuperviseClassifier,
+    classification_loss,
+)
 from .run_file import train_from_file
 from .trainer import TrainingResult, TrainingStopped, train
 
 __all__ = [
+    "ImageSuperviseLoss",
     "LEARNING_RATES",
     "PromptTuningClassifier",
     "RUN_FILE",
@@ -18,6 +31,7 @@ __all__ = [
     "classification_loss",
     "evaluate_method",
     "fit",
+    "method_config",
     "predict_logits",
     "train",
     "train_from_file",

@@ -1,27 +1,28 @@
 """Train a classifier of `heads` on a manifest, and judge it on the manifest's test images.
 
 The loop is `transformers.Trainer`'s with the settings of `TrainingConfig`, as in pretraining.
-Nothing stays on disk and no step is chosen: the last one is the result.
+Nothing stays on disk. The last step is the result, or the best of those that were judged.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from ..data import LabelledImages, class_numbers, encode_labels
-from ..evaluation import evaluate_classification
+from ..data import LabelledImages, class_numbers, encode_labels, image_augmentation
+from ..evaluation import AVERAGE, draw_prompts, evaluate_classification
 from ..model import MedCLIPModel, MedCLIPVisionEncoder
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts, process_class_prompts
@@ -45,15 +46,31 @@ LEARNING_RATES = {
 }
 CONTEXT = 4  # learned words a class
 PROMPTS_PER_CLASS = 5  # that the learned words are put before
+# The authors' two methods: `run_linear_probe.py`, `run_prompt_tuning.py` at 4793cf1.
+AUTHORS_CONFIG: dict[str, Any] = {
+    "batch_size": 64,
+    "epochs": 10,
+    "learning_rate": 5e-4,
+    "weight_decay": 0.0,
+}
+AUTHORS_STEPS = {"linear probe": 50, "prompt tuning": 10}  # from one judgement to the next
+AUTHORS_CONTEXT, AUTHORS_PROMPTS = 16, 10
 
 
 def build_classifier(
-    method: str, model: MedCLIPModel, classes: Sequence[str], mode: str, seed: int = 0
+    method: str,
+    model: MedCLIPModel,
+    classes: Sequence[str],
+    mode: str,
+    seed: int = 0,
+    as_authors: bool = False,
 ) -> nn.Module:
     """A classifier for one of LEARNING_RATES' methods, on a copy of `model`; `seed`: new weights.
 
     mode: as for `SuperviseClassifier`. Prompt tuning takes two exclusive classes for "binary": a
     class has to have another one to be compared with.
+    as_authors: 16 learned words for all classes, Kaiming-uniform at first, and the
+        maximum over prompts; and the probe of `SuperviseClassifier(as_authors=True)`.
     """
     if method not in LEARNING_RATES:
         raise ValueError(f"method is {method!r}, expected one of {list(LEARNING_RATES)}")
@@ -61,22 +78,53 @@ def build_classifier(
         torch.manual_seed(seed)
         if method == "prompt tuning":
             mode = "multiclass" if mode == "binary" else mode
-            return PromptTuningClassifier(model, CONTEXT, True, len(classes), mode)
+            if not as_authors:
+                return PromptTuningClassifier(model, CONTEXT, True, len(classes), mode)
+            tuned = PromptTuningClassifier(
+                model, AUTHORS_CONTEXT, False, len(classes), mode, ensemble=False
+            )
+            nn.init.kaiming_uniform_(tuned.context)
+            return tuned
         encoder = copy.deepcopy(model.vision_model).requires_grad_(True)
         if method == "random weights":
             encoder = MedCLIPVisionEncoder(**encoder.config).to(model.device)
         elif method == "linear probe":
             encoder.requires_grad_(False)
         encoder.projection_head.requires_grad_(False)  # the layer reads what comes before it
-        return SuperviseClassifier(encoder, len(classes), mode=mode)
+        return SuperviseClassifier(encoder, len(classes), mode=mode, as_authors=as_authors)
+
+
+class _KeepBest(TrainerCallback):
+    """Judges the classifier after every so many steps, and remembers the best of them."""
+
+    def __init__(self, judge: Callable[[nn.Module], float], every: int):
+        self.judge, self.every, self.best = judge, every, -math.inf
+        self.state: dict[str, torch.Tensor] = {}
+
+    def on_step_end(self, args, state, control, *, model, **kwargs):
+        if state.global_step % self.every and state.global_step < state.max_steps:
+            return
+        score = self.judge(model)
+        model.train()
+        if score > self.best:
+            self.best = score
+            self.state = {name: part.clone() for name, part in model.state_dict().items()}
 
 
 def fit(
-    classifier: nn.Module, dataset: Dataset, config: TrainingConfig, collate: Callable
+    classifier: nn.Module,
+    dataset: Dataset,
+    config: TrainingConfig,
+    collate: Callable,
+    *,
+    judge: Callable[[nn.Module], float] | None = None,
+    every: int = 50,
 ) -> nn.Module:
     """Train in place and return it in eval mode. collate: items -> arguments of the classifier.
 
     config: `output_dir`, `loss` and what is about checkpoints are not looked at.
+    judge: classifier -> score, asked after every `every` steps and at the end; the weights of the
+        highest are those that stay. Without it, the last ones.
     """
     samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     with tempfile.TemporaryDirectory() as folder, preserved_random_state():
@@ -85,7 +133,11 @@ def fit(
         trainer = Trainer(classifier, arguments, collate, dataset)
         trainer.remove_callback(PrinterCallback)  # it prints
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
+        if judge is not None:
+            trainer.add_callback(keep := _KeepBest(judge, every))
         trainer.train()
+        if judge is not None:
+            classifier.load_state_dict(keep.state)
     return classifier.eval()
 
 
@@ -102,6 +154,18 @@ def predict_logits(
     return torch.cat(logits).numpy()
 
 
+def method_config(method: str, protocol: str | None = None, **changes) -> TrainingConfig:
+    """The settings of one of LEARNING_RATES' methods, ours or "authors", and what is changed.
+
+    Raises ValueError for a method that the authors do not have.
+    """
+    if protocol != "authors":
+        return TrainingConfig(**{"learning_rate": LEARNING_RATES[method], **changes})
+    if method not in AUTHORS_STEPS:
+        raise ValueError(f"method is {method!r}, the authors have {list(AUTHORS_STEPS)}")
+    return TrainingConfig(**AUTHORS_CONFIG | changes)
+
+
 def evaluate_method(
     method: str,
     model: MedCLIPModel,
@@ -111,6 +175,9 @@ def evaluate_method(
     config: TrainingConfig | None = None,
     *,
     train_images: int | None = None,
+    protocol: str | None = None,
+    prompts: str | None = None,
+    sentences: pd.DataFrame | None = None,
     **resampling,
 ) -> pd.DataFrame:
     """Train by `method` on the manifest's train images and evaluate on its test images.
@@ -119,6 +186,10 @@ def evaluate_method(
     config: `TrainingConfig`; by default ten epochs at the method's rate. Its `seed` is also that of
         new weights, of the prompts and of the images that are drawn.
     train_images: so many of the train images, drawn; None or 0 takes all.
+    protocol: "authors": linear probe and prompt tuning with their settings (augmented images, ten
+        prompts, maximum), the step that is best **on the test images**; "ours": the step that is
+        best on the manifest's valid images, where there are any. None: the last step.
+    prompts, sentences: as for `evaluation.draw_prompts`; by default the data set's preset.
     resampling: as for `evaluate_classification`.
 
     In training, an uncertain or unmentioned finding counts as absent, as published; in the test it
@@ -127,26 +198,40 @@ def evaluate_method(
     """
     if method not in LEARNING_RATES:
         raise ValueError(f"method is {method!r}, expected one of {list(LEARNING_RATES)}")
-    config = config or TrainingConfig(learning_rate=LEARNING_RATES[method])
-    splits = {split: table[table["split"] == split] for split in ("train", "test")}
+    as_authors = protocol == "authors"
+    config = config or method_config(method, protocol)
+    splits = {split: table[table["split"] == split] for split in ("train", "valid", "test")}
     for split, rows in splits.items():
-        if rows.empty:
+        if rows.empty and split != "valid":
             raise ValueError(f"no row of the manifest has split {split!r}: expected some")
     if train_images:
         count = min(train_images, len(splits["train"]))
         splits["train"] = splits["train"].sample(count, random_state=config.seed)
-    labels = {split: _labels(rows, known) for split, rows in splits.items()}
-    train, test = (
-        LabelledImages(
-            rows["imgpath"].tolist(),
-            encode_labels(labels[split]) if known.mode == "multilabel" else labels[split],
+    labels = {split: _labels(rows, known) for split, rows in splits.items() if len(rows)}
+    vary = image_augmentation(processor.image_processor.size, flip=True) if as_authors else None
+    images = {
+        split: LabelledImages(
+            splits[split]["imgpath"].tolist(),
+            encode_labels(known_labels) if known.mode == "multilabel" else known_labels,
             processor,
+            vary if split == "train" else None,
         )
-        for split, rows in splits.items()
-    )
-    classifier = build_classifier(method, model, known.classes, known.mode, config.seed)
-    collate = _collator(method, processor, known, config.seed)
-    logits = predict_logits(fit(classifier, train, config, collate), test, collate)
+        for split, known_labels in labels.items()
+    }
+    made = method, model, known.classes, known.mode, config.seed
+    classifier = build_classifier(*made, as_authors=as_authors)
+    collate = _collator(method, processor, known, config.seed, as_authors, prompts, sentences)
+    chosen_on = {"authors": "test", "ours": "valid"}.get(protocol or "", "")
+
+    def judge(classifier: nn.Module) -> float:
+        logits = predict_logits(classifier, images[chosen_on], collate)
+        return _score(labels[chosen_on], logits, known.mode)
+
+    fit(
+        classifier, images["train"], config, collate,
+        judge=judge if chosen_on in images else None, every=AUTHORS_STEPS.get(method, 50),
+    )  # fmt: skip
+    logits = predict_logits(classifier, images["test"], collate)
     yes = 0 if known.mode == "multilabel" or logits.shape[1] == 1 else None  # a sigmoid's one half
     return evaluate_classification(
         labels["test"], logits, known.classes, known.mode, threshold=yes, seed=config.seed,
@@ -161,9 +246,35 @@ def _labels(rows: pd.DataFrame, known: DataSet) -> np.ndarray:
     return class_numbers(rows, known.classes).astype(np.float32)
 
 
-def _collator(method: str, processor: MedCLIPProcessor, known: DataSet, seed: int) -> Callable:
+def _score(labels: np.ndarray, logits: np.ndarray, mode: str) -> float:
+    """What a step is chosen by: accuracy, of one output its mean with AUROC, as the authors do."""
+    if mode == "multilabel" or logits.shape[1] == 1:
+        found = evaluate_classification(
+            labels, logits, [str(k) for k in range(max(2, logits.shape[1]))], mode,
+            threshold=0, resamples=1,
+        )  # fmt: skip
+        average = found[found["class"] == AVERAGE].set_index("metric")["value"]
+        return float(average.reindex(["accuracy", "auroc"]).mean())
+    return float((logits.argmax(axis=1) == labels).mean())
+
+
+def _collator(
+    method: str,
+    processor: MedCLIPProcessor,
+    known: DataSet,
+    seed: int,
+    as_authors: bool,
+    source: str | None,
+    sentences: pd.DataFrame | None,
+) -> Callable:
     if method != "prompt tuning":
         return default_collate
-    prompts = load_class_prompts(known.prompts, n=PROMPTS_PER_CLASS, seed=seed)
+    if as_authors:
+        normal = (
+            sentences if known.mode == "binary" and (source or "").startswith("authors:") else None
+        )
+        (prompts,) = draw_prompts(source or known.prompts, normal, runs=1)
+    else:
+        prompts = load_class_prompts(source or known.prompts, n=PROMPTS_PER_CLASS, seed=seed)
     inputs = process_class_prompts({c: prompts[c] for c in known.classes}, processor)
     return lambda items: {**default_collate(items), "prompt_inputs": inputs}

@@ -66,6 +66,8 @@ class SuperviseClassifier(nn.Module):
     vision_model: a `MedCLIPVisionEncoder`. num_class: classes; mode "binary" always has one logit.
     input_dim: features of the encoder; by default what it has.
     mode: "multiclass" (one class an image), "multilabel" (each for itself) or "binary".
+    as_authors: a ResNet's layer reads the numbers after the projection, and its batch normalisation
+        goes on in training though nothing of the encoder is learned, as in the authors' probe.
     """
 
     def __init__(
@@ -74,10 +76,14 @@ class SuperviseClassifier(nn.Module):
         num_class: int = 14,
         input_dim: int | None = None,
         mode: str = "multiclass",
+        as_authors: bool = False,
     ):
         super().__init__()
         _check_mode(mode, num_class)
-        features = vision_model.projection_head.in_features
+        self.as_authors = as_authors
+        self.project = as_authors and "resnet" in vision_model.config["backbone"]
+        head = vision_model.projection_head
+        features = head.out_features if self.project else head.in_features
         if input_dim not in (None, features):
             raise ValueError(f"input_dim is {input_dim}, but the encoder has {features} features")
         self.model, self.mode = vision_model, mode
@@ -86,7 +92,8 @@ class SuperviseClassifier(nn.Module):
     def train(self, mode: bool = True):
         super().train(mode)
         learning = {name for name, p in self.model.named_parameters() if p.requires_grad}
-        if all(name.startswith("projection_head.") for name in learning):  # which is not used
+        unused = all(name.startswith("projection_head.") for name in learning)
+        if unused and not self.as_authors:
             self.model.eval()
         return self
 
@@ -98,7 +105,7 @@ class SuperviseClassifier(nn.Module):
         pixel_values: (images, 1 or 3, height, width). labels: as in `classification_loss`.
         The loss stands under `loss` and under its published name `loss_value`.
         """
-        embedding = self.model(pixel_values.to(self.fc.weight.device), project=False)
+        embedding = self.model(pixel_values.to(self.fc.weight.device), project=self.project)
         outputs = {"embedding": embedding, "logits": self.fc(embedding)}
         return _with_loss(outputs, labels if return_loss else None, self.mode)
 
@@ -203,3 +210,19 @@ class PromptTuningClassifier(nn.Module):
         embeds, images = self.encode_prompts(prompt_inputs), self.model.encode_image(pixel_values)
         outputs = PromptClassifier(self.model, ensemble=self.ensemble).score(images, embeds)
         return _with_loss(outputs, labels if return_loss else None, self.mode)
+
+
+class ImageSuperviseLoss(nn.Module):
+    """The published module for supervised fine-tuning: the loss that a classifier itself computes.
+
+    model: a `SuperviseClassifier` or `PromptTuningClassifier`.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixel_values: Tensor, labels: Tensor, **inputs) -> dict[str, Tensor]:
+        """{"loss_value": scalar}. pixel_values: (images, channels, height, width)."""
+        outputs = self.model(pixel_values=pixel_values, labels=labels, return_loss=True, **inputs)
+        return {"loss_value": outputs["loss_value"]}

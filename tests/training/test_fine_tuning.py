@@ -117,3 +117,60 @@ def test_errors_of_training(small_model, processor, table):
         training.evaluate_method("linear probe", small_model, processor, table[50:], known)
     with pytest.raises(ValueError, match="2 images and 3 labels"):
         LabelledImages(pictures(2), np.zeros(3), processor)
+
+
+# --- the authors' two methods, and the choice of a step -------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["linear probe", "prompt tuning"])
+@pytest.mark.parametrize("dataset", ["demo", "rsna"])
+def test_the_authors_methods_end_to_end(method, dataset, small_model, processor, table):
+    if dataset == "rsna":
+        table = table.assign(Normal=1 - table["Edema"], Pneumonia=table["Edema"])
+    found = training.evaluate_method(
+        method, small_model, processor, table, DATASETS[dataset], config(max_steps=12),
+        protocol="authors", resamples=5,
+    )  # fmt: skip
+    assert 0 <= accuracy(found) <= 1 and set(found["images"]) == {25}
+
+
+def test_the_authors_settings():
+    made = training.method_config("linear probe", "authors", seed=3)
+    assert (made.batch_size, made.epochs, made.learning_rate) == (64, 10, 5e-4)
+    assert (made.weight_decay, made.seed) == (0, 3)
+    with pytest.raises(ValueError, match="method is 'fine-tuning', the authors have"):
+        training.method_config("fine-tuning", "authors")
+
+
+def test_the_best_of_the_judged_steps_stays(small_model, processor, table):
+    rows = table[:10]
+    data = LabelledImages(rows["imgpath"].tolist(), np.arange(10) % 5, processor)
+    classifier = training.build_classifier("linear probe", small_model, CLASSES, "multiclass")
+    seen, scores = [], iter([0.1, 0.9, 0.5])
+
+    def judge(classifier) -> float:
+        seen.append(classifier.fc.weight.detach().clone())
+        return next(scores)
+
+    settings = config(max_steps=5)
+    training.fit(classifier, data, settings, default_collate, judge=judge, every=2)
+    assert len(seen) == 3  # after steps 2 and 4, and the last
+    assert torch.equal(classifier.fc.weight, seen[1]) and not torch.equal(seen[1], seen[2])
+
+
+def test_the_authors_probe_reads_a_resnet_s_projection_and_moves_its_statistics(small_model):
+    theirs, ours = (
+        training.build_classifier(
+            "linear probe", small_model, CLASSES, "multiclass", as_authors=as_authors
+        )
+        for as_authors in (True, False)
+    )
+    head = small_model.vision_model.projection_head
+    assert theirs.fc.in_features == head.out_features != ours.fc.in_features
+    norms = [m for m in theirs.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    before = norms[0].running_mean.clone()
+    for classifier in (theirs.train(), ours.train()):
+        classifier(torch.rand(4, 1, 64, 64))
+    assert not torch.equal(norms[0].running_mean, before)
+    still = [m for m in ours.model.modules() if isinstance(m, torch.nn.BatchNorm2d)][0]
+    assert torch.equal(still.running_mean, before)

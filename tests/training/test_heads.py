@@ -172,3 +172,17 @@ def test_labels_that_mean_nothing_are_refused(mode, labels, logits, expected):
 def test_prompt_tuning_leaves_the_callers_model_as_it_is(small_model):
     PromptTuningClassifier(small_model, 2, False, 2)
     assert all(parameter.requires_grad for parameter in small_model.parameters())
+
+
+def test_supervise_loss_returns_the_classifiers_own():
+    class Classifier(torch.nn.Module):
+        def forward(self, pixel_values, labels, return_loss, weight=1):
+            assert return_loss
+            return {
+                "loss_value": weight * torch.nn.functional.mse_loss(pixel_values, labels),
+                "logits": pixel_values,
+            }
+
+    loss_of = ImageSuperviseLoss(Classifier())
+    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3))["loss_value"].item() == 1
+    assert loss_of(torch.zeros(2, 3), torch.ones(2, 3), weight=2)["loss_value"].item() == 2
