@@ -159,13 +159,20 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def data(options: argparse.Namespace) -> int:
     """Write a data set's manifest: images, labels, split, and what the authors pretrained on.
 
-    --recipe authors gives the very test images of MedCLIP's authors, from the data set's tables.
+    --recipe authors gives the very test images of MedCLIP's authors, from the data set's tables; of
+    chexpert and mimic-cxr its train images are those that they pretrained on.
+    --sentences writes the labelled sentences of the reports that are not in the test, for
+    pretraining. --cache 256 writes a small copy of each image and has the manifest name the copies;
+    started again, it goes on.
 
     example:
       medclip data chexpert-5x200 CheXpert-v1.0-small --recipe authors --out manifest.csv
+      medclip data mimic-cxr mimic-cxr-jpg --sentences sentences.csv --cache 256 --out train.csv
     """
-    _refuse_folder(options.out)
-    from .data import build_manifest, describe_test
+    for file in (options.out, options.sentences):
+        if file is not None:
+            _refuse_folder(file)
+    from .data import build_manifest, cache_images, describe_test, label_sentences, split_report
     from .hub import write_text
 
     if options.name == "demo":
@@ -178,8 +185,19 @@ def data(options: argparse.Namespace) -> int:
         test_ids=options.test_ids,
         check_images=options.check_images,
     )
-    write_text(options.out, table.to_csv(index=False))
     test = describe_test(table)
+    if options.sentences is not None:
+        reports = table.loc[table["split"] != "test", "report"].dropna().unique()
+        if not len(reports):
+            raise ValueError(f"--sentences: {options.name} has no reports outside its test images")
+        labelled = label_sentences(s for report in reports for s in split_report(report, 1))
+        write_text(options.sentences, labelled.to_csv(index=False))
+        sys.stdout.write(f"{options.sentences}: {len(labelled)} sentences\n")
+    if options.cache is not None:
+        folder = options.out.with_name(f"{options.out.stem}-{options.cache}").resolve()
+        root = options.root.expanduser()
+        table = cache_images(table, root, folder, options.cache)
+    write_text(options.out, table.to_csv(index=False))
     sys.stdout.write(f"{options.out}: {test['sentence']} Test list: {test['sha256']}\n")
     return 0
 
@@ -192,6 +210,10 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
     text = "a file with the test images, one column of paths or ids"
     parser.add_argument("--test-ids", type=Path, metavar="FILE", help=text)
+    text = "the labelled sentences of its reports, a CSV file to write"
+    parser.add_argument("--sentences", type=Path, metavar="FILE", help=text)
+    text = "write copies of so many pixels a side beside --out, and name them in it"
+    parser.add_argument("--cache", type=_count, metavar="SIZE", help=text)
     text = "look for no image: a list from the tables alone"
     parser.add_argument("--no-check-images", dest="check_images", action="store_false", help=text)
 

@@ -15,6 +15,7 @@ from .labels import (
 )
 from .manifests import OpenI, build_manifest, manifest_counts, read_openi
 from .sentences import label_manifest, split_report
+from .small_copies import cache_images
 from .tables import check_manifest, class_numbers, is_exclusive, read_manifest, read_sentences
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "UNCERTAIN",
     "UnpairedDataset",
     "build_manifest",
+    "cache_images",
     "check_manifest",
     "class_numbers",
     "combine_labels",

@@ -1,13 +1,33 @@
 """The authors' lists: whole on the real tables, by their steps where those are not to be had."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
-from dataset_trees import LABELS, chexpert_tree, label_file, rsna_tree, states, write
+from dataset_trees import (
+    LABELS,
+    chexpert_tree,
+    covid_tree,
+    label_file,
+    openi_tree,
+    rsna_tree,
+    states,
+    write,
+)
+from PIL import Image
 
 from medclip_helpers.__main__ import main
 from medclip_helpers.constants import CHEXPERT_COMPETITION
-from medclip_helpers.data import build_manifest, describe_test, manifest_counts, manifests
+from medclip_helpers.data import (
+    build_manifest,
+    cache_images,
+    describe_test,
+    manifest_counts,
+    manifests,
+    read_sentences,
+    split_report,
+)
 from medclip_helpers.data.authors import (
     AUTHORS,
     draw_lists,
@@ -409,6 +429,42 @@ def test_data_takes_a_list_and_a_seed(tmp_path, capsys):
         tables.append(pd.read_csv(tmp_path / "x.csv"))
         assert ids_of(tables[-1]) == ["b003", "a011"]
     assert not tables[0].equals(tables[1])
+
+
+def test_data_writes_small_copies_and_goes_on(tmp_path, capsys):
+    root, out = covid_tree(tmp_path), tmp_path / "covid.csv"
+    words = ["data", "covid", str(root), "--test-ids", str(listed(tmp_path, "COVID-3\n"))]
+    words += ["--cache", "32", "--out", str(out)]
+    assert main(words) == 0
+    table = pd.read_csv(out)
+    copies = [Path(path) for path in table["imgpath"]]
+    assert len(copies) == 40 and copies[0].is_relative_to(tmp_path / "covid-32")
+    assert Image.open(copies[0]).size == (32, 32) and ids_of(table) == ["COVID-3"]
+    copies[0].unlink()
+    kept = copies[1].stat().st_mtime_ns
+    write(root / "Normal/images/Normal-1.png", "no picture")
+    (tmp_path / "covid-32/Normal/images/Normal-1.png").unlink(missing_ok=True)
+    assert main(words) == 2
+    assert "1 of 40 images have no copy, first: " in (said := capsys.readouterr().err)
+    assert "Normal-1.png" in said and pd.read_csv(out).equals(table)
+    assert copies[1].stat().st_mtime_ns == kept
+    assert sum(path.is_file() for path in copies) == 39
+    with pytest.raises(ValueError, match="is not in .*, the first of 40 images"):
+        cache_images(table, root, tmp_path / "x")
+
+
+def test_data_writes_labelled_sentences_of_what_is_not_tested(tmp_path, capsys):
+    pytest.importorskip("negspacy")
+    root, out = openi_tree(tmp_path), tmp_path / "openi.csv"
+    sentences = tmp_path / "sentences.csv"
+    assert main(["data", "openi", str(root), "--out", str(out), "--sentences", str(sentences)]) == 0
+    table, found = pd.read_csv(out), read_sentences(sentences)
+    train = table[table["split"] != "test"]["report"].dropna().unique()
+    assert set(found["Reports"]) == {s for report in train for s in split_report(report, 1)}
+    assert (found["Cardiomegaly"] == 1).any()
+    assert main(["data", "covid", str(covid_tree(tmp_path)), "--out", str(out),
+                 "--sentences", str(sentences)]) == 2  # fmt: skip
+    assert "covid has no reports outside its test images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

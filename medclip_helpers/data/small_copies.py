@@ -1,0 +1,61 @@
+"""Small copies of a manifest's images, so that an epoch does not decode the large ones again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ..hub import whole_file
+from ..radiographs import open_radiograph, to_square, users_line
+from .tables import check_numbers, check_table
+
+
+def cache_images(
+    table: pd.DataFrame,
+    root: str | Path,
+    folder: str | Path,
+    size: int = 256,
+    *,
+    processes: int = 16,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """The manifest over copies of `size` pixels a side: 8-bit grey PNG, padded to a square.
+
+    root: the folder that all images lie in; the copies lie in `folder` by the same names. What is
+    there already stays, so that an interrupted call goes on where it was. processes: threads that
+    read. An image resized twice is not the image resized once: a score changes in its third digit,
+    so copies are for training, not for numbers that are compared.
+
+    Raises ValueError for an image outside root, and, after all others are written, for those that
+    cannot be read, naming the first.
+    """
+    check_table(table, ["imgpath"], "table")
+    check_numbers(1, size=size, processes=processes)
+    root, folder, line = Path(root).resolve(), Path(folder), users_line()
+    sources = [Path(path) for path in table["imgpath"]]
+    outside = [path for path in sources if not path.resolve().is_relative_to(root)]
+    if outside:
+        raise ValueError(f"{outside[0]} is not in {root}, the first of {len(outside)} images")
+    copies = [folder / path.resolve().relative_to(root).with_suffix(".png") for path in sources]
+
+    def write(source: Path, copy: Path) -> str | None:
+        try:
+            if not copy.is_file():
+                with open_radiograph(source, line) as picture, whole_file(copy) as part:
+                    small = to_square(picture).resize((size, size), Image.Resampling.BICUBIC)
+                    small.save(part, "PNG")
+        except (OSError, ValueError) as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(processes) as pool:
+        done = pool.map(write, sources, copies)
+        bar = tqdm(done, "small copies", len(sources), unit="image", disable=not progress)
+        errors = [error for error in bar if error]
+    if errors:
+        raise ValueError(f"{len(errors)} of {len(sources)} images have no copy, first: {errors[0]}")
+    return table.assign(imgpath=[str(copy) for copy in copies])
