@@ -462,8 +462,9 @@ def test_data_writes_labelled_sentences_of_what_is_not_tested(tmp_path, capsys):
     train = table[table["split"] != "test"]["report"].dropna().unique()
     assert set(found["Reports"]) == {s for report in train for s in split_report(report, 1)}
     assert (found["Cardiomegaly"] == 1).any()
-    assert main(["data", "covid", str(covid_tree(tmp_path)), "--out", str(out),
-                 "--sentences", str(sentences)]) == 2  # fmt: skip
+    words = ["data", "covid", str(covid_tree(tmp_path)), "--out", str(out)]
+    words += ["--test-ids", str(listed(tmp_path, "COVID-3\n")), "--sentences", str(sentences)]
+    assert main(words) == 2
     assert "covid has no reports outside its test images" in capsys.readouterr().err
 
 
