@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..constants import UNTRAINED_NOTE, VOCABULARY_SIZE
-from ..hub import describe_weights, read_settings
+from ..constants import PUBLISHED_NOTE, UNTRAINED_NOTE, VOCABULARY_SIZE
+from ..hub import DownloadError, describe_weights, fetch_example, read_settings
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import process_class_prompts
@@ -33,7 +33,8 @@ def check_numbers(model: MedCLIPModel, processor: MedCLIPProcessor) -> pd.DataFr
     """A row a part: `part`, `expected`, `found`, `verdict` ("ok", "wrong" or "not checked").
 
     `meaning` says of a wrong part what it probably is. The model is used in eval mode, and left as
-    it was. Rows "not checked" hold what users report of the published weights.
+    it was. Rows "not checked" hold what users report of the published weights; for these the
+    README's example is computed beside it, where its picture can be fetched.
     """
     known = read_settings(Path(__file__).with_suffix(".yaml"))
     with eval_mode(model):
@@ -46,8 +47,15 @@ def check_numbers(model: MedCLIPModel, processor: MedCLIPProcessor) -> pd.DataFr
             _temperature(model),
             _projection(model),
         ]
-    weights = "weights", "", describe_weights(model)["sha256"], "not checked", model.note
-    reported = [(name, text, "", "not checked", "") for name, text in known["reported"].items()]
+        sha256 = describe_weights(model)["sha256"]
+        if sha256 in known["recorded"]:
+            rows.append(_recorded(model, processor, known["sentences"], known["recorded"][sha256]))
+        found = {"README's example, users' logits": _example(model, processor, known["example"])}
+    weights = "weights", "", sha256, "not checked", model.note
+    reported = [
+        (name, text, found.get(name, ""), "not checked", "")
+        for name, text in known["reported"].items()
+    ]
     columns = ["part", "expected", "found", "verdict", "meaning"]
     return pd.DataFrame([weights, *rows, *reported], columns=columns)
 
@@ -145,6 +153,29 @@ def _temperature(model: MedCLIPModel) -> tuple:
     right = math.isclose(found, expected, rel_tol=1e-4)
     meaning = "logits are not the cosine times exp(logit_scale), kept within 1 and 100"
     return _row("temperature", f"{expected:.5g}", f"{found:.5g}", right, meaning)
+
+
+def _recorded(
+    model: MedCLIPModel, processor: MedCLIPProcessor, sentences: list[str], expected: list[float]
+) -> tuple:
+    """The whole way at once, against numbers written down: no error can be on both sides."""
+    inputs = processor(text=sentences, images=Image.fromarray(_picture())).to(model.device)
+    found = model(**inputs).logits_per_image[0].float().tolist()
+    right = bool(np.allclose(found, expected, atol=2e-3, rtol=0))
+    meaning = "a part above is wrong, or in a way that the check shares"
+    return _row("recorded numbers", expected, [round(x, 4) for x in found], right, meaning)
+
+
+def _example(model: MedCLIPModel, processor: MedCLIPProcessor, example: Mapping) -> str:
+    """Logits of the README's example, for published weights alone."""
+    if model.note != PUBLISHED_NOTE:
+        return ""
+    try:
+        inputs = processor(text=example["texts"], images=fetch_example())
+    except DownloadError as error:
+        return f"the picture could not be had: {str(error).splitlines()[-1].strip()}"
+    logits = model(**inputs.to(model.device)).logits_per_image
+    return str([[round(x, 4) for x in row] for row in logits.float().tolist()])
 
 
 def _projection(model: MedCLIPModel) -> tuple:

@@ -3,7 +3,7 @@ from .files import locked_folder, read_settings, whole_file, write_text
 from .filling import fill_weights
 from .formats import FORMAT, check_format
 from .hashing import describe_weights, fingerprint
-from .published import PUBLISHED, cache_folder, fetch_weights, load_tokenizer
+from .published import PUBLISHED, cache_folder, fetch_example, fetch_weights, load_tokenizer
 from .weights import Checkpoint, read_checkpoint, read_state_dict, write_safetensors
 from .wheel import published_constants
 
@@ -15,6 +15,7 @@ __all__ = [
     "cache_folder",
     "check_format",
     "describe_weights",
+    "fetch_example",
     "fetch_weights",
     "fill_weights",
     "fingerprint",

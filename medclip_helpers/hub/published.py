@@ -39,6 +39,12 @@ WEIGHTS_URL = "https://storage.googleapis.com/pytrial"
 POINTER_URL = "https://raw.githubusercontent.com/RyanWangZf/MedCLIP/main/medclip"
 TOKENIZER_FILE = "Bio_ClinicalBERT-vocab.txt"
 TOKENIZER_URL = "https://huggingface.co/emilyalsentzer/Bio_ClinicalBERT/resolve/main/vocab.txt"
+EXAMPLE_FILE = "view1_frontal.jpg"
+EXAMPLE_URL = (
+    "https://raw.githubusercontent.com/RyanWangZf/MedCLIP/9c3396f20d5d54e4fae241b8cb06ca45848e98c9"
+    f"/example_data/{EXAMPLE_FILE}"
+)
+EXAMPLE_SHA256 = "177ac515742a20d790b6e0efc2ee1b6274b84e0a520182320a2e31cc3001a778"
 NETWORK = "connect to the network, or set MEDCLIP_MIRROR to the base address of a copy"
 
 
@@ -192,6 +198,23 @@ def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = Non
     return BertTokenizer(
         {piece: i for i, piece in enumerate(_word_pieces(vocabulary))}, do_lower_case=True
     )
+
+
+def fetch_example(cache_dir: str | Path | None = None, mirror: str | None = None) -> Path:
+    """The radiograph of the authors' README, at a pinned commit, fetched once and checked by hash.
+
+    Raises `download.DownloadError` if it is neither cached nor reachable, or another file.
+    """
+    picture = cache_folder(cache_dir) / EXAMPLE_FILE
+
+    def check(file: Path) -> None:
+        if (found := records.sha256(file)) != EXAMPLE_SHA256:
+            raise ValueError(f"{EXAMPLE_FILE} has SHA-256 {found}, expected {EXAMPLE_SHA256}")
+
+    if not picture.is_file():
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        download.fetch(_addresses(EXAMPLE_FILE, mirror, [EXAMPLE_URL]), picture, check)
+    return picture
 
 
 def _word_pieces(vocabulary: Path) -> list[str]:

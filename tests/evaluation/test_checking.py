@@ -1,11 +1,15 @@
 """Whether the check names the part that a planted fault concerns, and no other."""
 
+import hashlib
+import re
+
 import pytest
 import torch
 from PIL import Image
 
 from medclip_helpers import load_medclip
 from medclip_helpers.__main__ import main
+from medclip_helpers.constants import PUBLISHED_NOTE
 from medclip_helpers.evaluation import check_numbers
 
 
@@ -86,8 +90,37 @@ def test_a_planted_fault_is_named(fault, monkeypatch):
     table = check_numbers(model, processor)
     wrong = table[table["verdict"] == "wrong"]
     part, word = FAULTS[fault]
-    assert list(wrong["part"]) == [part]
-    assert word in wrong["meaning"].item()
+    assert set(wrong["part"]) - {"recorded numbers"} == {part}
+    assert word in wrong["meaning"].iloc[0]
+
+
+def test_an_error_that_the_check_shares_shows_in_the_recorded_numbers(monkeypatch):
+    """A limit of the temperature that is wrong wherever it is read."""
+    model, processor = load_medclip("demo", "cpu")
+    for module in ("medclip_helpers.model", "medclip_helpers.evaluation.checking"):
+        monkeypatch.setattr(f"{module}.MAX_LOGIT_SCALE", 0.5)
+    table = check_numbers(model, processor).set_index("part")
+    assert table.loc["temperature", "verdict"] == "ok"
+    assert table.loc["recorded numbers", "verdict"] == "wrong"
+
+
+def test_the_readme_s_example_is_computed_for_published_weights(tmp_path, monkeypatch):
+    """The picture from a mirror, refused where it is another file."""
+    model, processor = load_medclip("demo", "cpu")
+    model.note = PUBLISHED_NOTE
+    monkeypatch.setenv("MEDCLIP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MEDCLIP_MIRROR", tmp_path.as_uri())
+
+    def found() -> str:
+        table = check_numbers(model, processor).set_index("part")
+        return table.loc["README's example, users' logits", "found"]
+
+    Image.new("L", (9, 9), 99).save(tmp_path / "view1_frontal.jpg")
+    assert "has SHA-256" in found() and "could not be had" in found()
+    assert not (tmp_path / "home" / "view1_frontal.jpg").exists()
+    known = hashlib.sha256((tmp_path / "view1_frontal.jpg").read_bytes()).hexdigest()
+    monkeypatch.setattr("medclip_helpers.hub.published.EXAMPLE_SHA256", known)
+    assert re.fullmatch(r"\[\[-?\d+\.\d+, -?\d+\.\d+\]\]", found())
 
 
 def test_the_command_passes_the_demo_model_and_fails_a_reduced_one(capsys, monkeypatch):
