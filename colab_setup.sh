@@ -161,7 +161,7 @@ cd "$here"
 if [ "$action" = setup ]; then
     say "ready: ${newest:-$python} imports medclip_helpers"
 elif [ "$action" = run ]; then
-    exec "${newest:-$python}" -m medclip_helpers run notebooks/*.ipynb --output runs
+    exec "${newest:-$python}" -m medclip_helpers run notebooks/[0-9]*.ipynb --output runs
 else
     results=() failed=0
     part() { # title, command

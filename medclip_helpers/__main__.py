@@ -265,7 +265,7 @@ def run(options: argparse.Namespace) -> int:
 
     example:
       medclip run sweep.yaml --processes 2
-      medclip run notebooks/*.ipynb --output runs
+      medclip run notebooks/[0-9]*.ipynb --output runs
     """
     from tqdm.auto import tqdm
 

@@ -3,17 +3,20 @@
     python tools/format_notebooks.py              rewrite notebooks/*.ipynb
     python tools/format_notebooks.py --check      change nothing, fail where something would change
     python tools/format_notebooks.py --execute    run them on the demo model and store the outputs
+    python tools/format_notebooks.py --repository https://github.com/me/fork
 
 What it does to each notebook:
 
-- metadata: kernel and language are the same everywhere, `accelerator` stays, a cell keeps its tags;
-  widget state, Colab's ids and everything else go. Cell ids follow from the cell's text.
+- metadata: kernel and language are the same everywhere, `accelerator` stays, a cell keeps its tags
+  and whether it is folded; everything else goes. Cell ids follow from the cell's text.
 - the Colab badge under the title and the cell tagged `setup` are written from one address, the
-  `Repository` in pyproject.toml's project URLs; so are the badges in README.md.
+  `Repository` in pyproject.toml's project URLs; so are the badges in README.md. `--repository` sets
+  it, else the remote `origin` where that is on GitHub; `--check` only warns where they differ.
 - outputs are kept in cells tagged `nbval-check-output` only, with execution counts as in a run from
   top to bottom. Tag a cell where a reader on GitHub should see the output *and* its text is the
   same on every machine (nbval compares text and HTML, and leaves the pixels of a figure alone).
   Output to stderr is never kept.
+- notebooks/medclip_colab.ipynb, the tour in one file, is made from the numbered ones.
 """
 
 from __future__ import annotations
@@ -25,79 +28,126 @@ import hashlib
 import io
 import json
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # this checkout's package, installed or not
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # this checkout's package, installed or not
+import tour  # noqa: E402
+
 KEPT = "nbval-check-output"
+FOLDED = ("cellView", "jupyter")
 MIME_TYPES = ("text/plain", "text/html", "image/png")
-UNSET = "https://github.com/OWNER/"
+UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has said it
+TOUR = "medclip_colab.ipynb"
 
 BADGE = (
     "[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{project}/blob/main/notebooks/{name})"
 )
-BADGE_OF = re.compile(r"\[!\[Open In Colab\][^\n|]*?/notebooks/(?P<name>[\w.-]+\.ipynb)\)")
+NO_BADGE = (
+    "*No Colab badge yet: `python tools/format_notebooks.py --repository "
+    "https://github.com/<owner>/<name>` sets it. The release's `medclip_colab.ipynb` needs none.*"
+)
+HEADER = "| notebook | what you see | time | |\n"
+ROW = re.compile(r"^(\| \[\w+\]\(notebooks/(?P<name>\w+\.ipynb)\) \|.*\|)[^|\n]*\|$", re.MULTILINE)
+GITHUB = re.compile(r"(?:\w+://)?(?:[^@/]+@)?github\.com[:/]+([\w-]+/[\w.-]+?)(?:\.git)?/?")
+ADDRESS = re.compile(r'^(Repository\s*=\s*)"([^"]+)"', re.MULTILINE)
 
-SETUP = """\
+# Colab's runtime was seen to answer on that address with a `path` of that form; neither is
+# documented. So a second's time-out, no redirect, one session and a GitHub project of allowed
+# letters, or nothing is known; a branch is one that `git ls-remote` names.
+SETUP = r"""
 #@title Setup: does nothing where medclip_helpers already imports
 try:
     import medclip_helpers
 except ModuleNotFoundError:
-    import importlib, os, subprocess, sys
-
-    repository = "{repository}"
-    repository = os.environ.get("MEDCLIP_REPOSITORY", repository)
-    if repository.startswith("{unset}"):
-        raise RuntimeError(
-            "medclip_helpers is not installed, and this notebook does not know where its "
-            "repository is. Say so in a cell above this one:\\n"
-            "  import os\\n"
-            "  os.environ['MEDCLIP_REPOSITORY'] = 'https://github.com/<owner>/<name>'\\n"
-            "or upload dist/medclip_colab.ipynb instead, which carries the package inside."
-        ) from None
-    if not os.path.isdir("medclip-helpers"):
-        clone = ["git", "clone", "--quiet", "--depth", "1", repository, "medclip-helpers"]
-        subprocess.run(clone, check=True)
-    install = [sys.executable, "-m", "pip", "install", "--quiet"]
-    subprocess.run([*install, "./medclip-helpers[notebooks]"], check=True)
+    import importlib, json, os, pathlib, re, subprocess, sys, tempfile, urllib.parse
+    def run(*words):  # without a shell, and git asks no questions
+        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+        return subprocess.run(words, check=True, env=env, stdout=-1, text=True, timeout=900).stdout
+    here, said = pathlib.Path.cwd(), os.getenv("MEDCLIP_REPOSITORY", "")
+    places = re.findall(r"^((?:\w+://[^/]*/|[^/:]*:)?[^@]+)@?(.*)", said) or [("{repository}", "")]
+    near = here, *here.parents, *here.glob("*")  # a clone that this lies in or beside
+    near = [p for p in near if os.path.isfile(p / "medclip_helpers/py.typed")]
+    if not said and not near and any(name.startswith("COLAB_") for name in os.environ):
+        try:  # what Colab has open from GitHub: observed, not documented: a surprise is nothing
+            at = os.getenv("COLAB_JUPYTER_IP", "172.28.0.12"), os.getenv("KMP_TARGET_PORT", "9000")
+            ask = "curl -qgsfL -m 1 --max-redirs 0 --max-filesize 99999 --noproxy *".split()
+            [session] = json.loads(run(*ask, "http://{}:{}/api/sessions".format(*at))[:99999])
+            form = r"(?:fileId=)?(?:https://github\.com|/?github)/([\w-]+/(?!\.+/)[\w.-]+)/blob/(.+\.ipynb)"
+            name, path = re.fullmatch(form, urllib.parse.unquote(session["path"]), re.A).groups()
+            listed = run("git", "ls-remote", address := f"https://github.com/{name}")
+            refs = re.findall("refs/(?:heads|tags)/(.+)", listed)  # branches may hold slashes
+            branch = max([r for r in refs if path.startswith(r + "/")], key=len, default="")
+            places.insert(0, (address, branch))
+        except Exception: pass
+    for address, branch in [] if near and not said else filter(lambda place: place[0], places):
+        near = [tempfile.mkdtemp()]
+        at = ["--depth=1", "--branch", branch][: 3 if branch else 1]
+        run("git", "clone", "--quiet", *at, "--", address, near[0])
+        if os.path.isfile(f"{near[0]}/medclip_helpers/py.typed"): break
+    if not near: raise RuntimeError("{unknown}")
+    run(sys.executable, "-m", "pip", "install", "--quiet", f"{near[0]}[notebooks]")
     importlib.invalidate_caches()
     import medclip_helpers
 """
+UNKNOWN = (
+    "medclip_helpers is not installed, and this notebook does not know where its repository is. "
+    "Say so in a cell above this one:\\n  import os\\n"
+    "  os.environ['MEDCLIP_REPOSITORY'] = 'https://github.com/<owner>/<name>'\\n"
+    "or upload the release's medclip_colab.ipynb, which carries the package inside."
+)
 
 
 def repository_address(pyproject: Path = ROOT / "pyproject.toml") -> str:
     """`Repository` of the project URLs, without a slash or `.git` at its end."""
     # tomllib is new in Python 3.11, and this is one line of the file
-    found = re.search(r'^Repository\s*=\s*"([^"]+)"', pyproject.read_text(), re.MULTILINE)
+    found = ADDRESS.search(pyproject.read_text())
     if not found:
         raise ValueError(f"{pyproject} has no Repository under [project.urls]")
-    return found[1].rstrip("/").removesuffix(".git")
+    return found[2].rstrip("/").removesuffix(".git")
+
+
+def origin_address() -> str:
+    """Where the remote `origin` is on GitHub, as https, without credentials; else empty."""
+    command = ["git", "-C", str(ROOT), "remote", "get-url", "origin"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError:  # no git
+        return ""
+    found = GITHUB.fullmatch(done.stdout.strip())
+    return f"https://github.com/{found[1]}" if found else ""
 
 
 def badge(repository: str, name: str) -> str:
-    """The markdown that opens the notebook `name` in Colab."""
-    project = "/".join(repository.split("/")[-2:])
-    return BADGE.format(project=project, name=name)
+    """The markdown that opens the notebook `name` in Colab, empty where that cannot be."""
+    found = GITHUB.fullmatch(repository)
+    if not found or repository.startswith(UNSET):
+        return ""
+    return BADGE.format(project=found[1], name=name)
 
 
 def with_badges(text: str, repository: str) -> str:
-    """The README's `text`, every Colab badge in it leading to `repository`."""
-    return BADGE_OF.sub(lambda found: badge(repository, found["name"]), text)
+    """The README's `text`, each row of a notebook ending in its badge, or a line that none is."""
+    text = text.replace(NO_BADGE + "\n\n", "")
+    text = ROW.sub(lambda row: f"{row[1]} {badge(repository, row['name'])} |", text)
+    return text if badge(repository, "x") else text.replace(HEADER, f"{NO_BADGE}\n\n{HEADER}")
 
 
 def setup_source(repository: str) -> str:
     """The text of the setup cell."""
-    return SETUP.format(repository=repository, unset=UNSET).rstrip()
+    known = "" if repository.startswith(UNSET) else repository
+    return SETUP.strip().replace("{repository}", known).replace("{unknown}", UNKNOWN)
 
 
 def canonical(notebook: dict, name: str, repository: str) -> dict:
     """The notebook `name` in canonical form, as a new nbformat 4.5 dictionary."""
     cells = [_cell(cell) for cell in notebook["cells"]]
     cells = [cell for cell in cells if cell["source"] or "setup" in tags(cell)]
-    _write_badge(cells, badge(repository, name))
+    _write_badge(cells, badge(repository, name) or NO_BADGE)
     _write_setup(cells, setup_source(repository))
     return assembled(cells, notebook["metadata"].get("accelerator"))
 
@@ -133,6 +183,7 @@ def to_text(notebook: dict) -> str:
 def _cell(cell: dict) -> dict:
     source = "\n".join(line.rstrip() for line in _joined(cell["source"]).splitlines()).strip("\n")
     metadata = {"tags": tags(cell)} if tags(cell) else {}
+    metadata |= {name: cell["metadata"][name] for name in FOLDED if name in cell["metadata"]}
     clean = {"cell_type": cell["cell_type"], "metadata": metadata, "source": source}
     if cell["cell_type"] == "code":
         kept = cell.get("outputs", []) if KEPT in tags(cell) else []
@@ -189,19 +240,21 @@ def _write_badge(cells: list[dict], line: str) -> None:
     if not cells or not cells[0]["source"].startswith("# "):
         raise ValueError("the first cell must be markdown and start with `# Title`")
     title, *rest = cells[0]["source"].splitlines()
-    text = "\n".join(row for row in rest if "colab-badge.svg" not in row).strip("\n")
+    kept = [row for row in rest if "colab-badge.svg" not in row and row != NO_BADGE]
+    text = "\n".join(kept).strip("\n")
     cells[0]["source"] = f"{title}\n\n{line}\n\n{text}".rstrip()
 
 
 def _write_setup(cells: list[dict], source: str) -> None:
+    folded = {"cellView": "form", "tags": ["setup"]}
     for cell in cells:
         if "setup" in tags(cell):
-            cell["source"] = source
+            cell |= {"source": source, "metadata": folded}
             return
     places = [i for i, cell in enumerate(cells) if "parameters" in tags(cell)]
     if not places:
         raise ValueError("no cell is tagged `parameters`")
-    new = {"cell_type": "code", "metadata": {"tags": ["setup"]}, "source": source}
+    new = {"cell_type": "code", "metadata": folded, "source": source}
     cells.insert(places[0] + 1, new | {"outputs": [], "execution_count": None})
 
 
@@ -249,9 +302,32 @@ def look_alike(first: str, second: str) -> bool:
     return bool(np.abs(small[0] - small[1]).mean() < 0.02 * 255)
 
 
+def the_tour(folder: Path, repository: str) -> dict:
+    """notebooks/medclip_colab.ipynb, made from the numbered notebooks in `folder`."""
+    setup = {"cell_type": "code", "source": setup_source(repository), "outputs": []}
+    setup |= {"metadata": {"cellView": "form", "tags": ["setup"]}, "execution_count": None}
+    line = badge(repository, TOUR) or NO_BADGE
+    title = f"{tour.TITLE}\n\n{line}\n\n{tour.FINDS}\n\n{tour.ABOUT}"
+    return assembled(tour.cells(sections(folder, repository), title, [setup]), "GPU")
+
+
+def sections(folder: Path, repository: str) -> dict[str, list[dict]]:
+    """stem -> canonical cells of the notebooks that the tour is made of."""
+    found = {}
+    for stem in tour.SECTIONS:
+        path = folder / f"{stem}.ipynb"
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        found[stem] = canonical(notebook, path.name, repository)["cells"]
+    return found
+
+
 def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
     if path.suffix == ".md":
         return with_badges(text, repository)
+    if path.suffix == ".toml":
+        return ADDRESS.sub(rf'\1"{repository}"', text)
+    if path.name == TOUR:
+        return to_text(the_tour(path.parent, repository))
     notebook = canonical(json.loads(text), path.name, repository)
     if run:
         notebook = keep_pictures(canonical(execute(path), path.name, repository), notebook)
@@ -263,14 +339,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all, and README.md")
     parser.add_argument("--check", action="store_true", help="fail where a file would change")
     parser.add_argument("--execute", action="store_true", help="store the outputs of a fresh run")
+    parser.add_argument("--repository", metavar="ADDRESS", help="default: the remote origin's")
     options = parser.parse_args(arguments)
-    repository = repository_address()
-    every = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+    known, repository = repository_address(), options.repository or origin_address()
+    if options.repository and not re.fullmatch(r"https://[\w.-]+(/[\w.-]+){2,}", repository):
+        parser.error(f"--repository {repository}: expected https://github.com/<owner>/<name>")
+    repository = repository.removesuffix(".git") or known
+    if repository != known:
+        says = f"warning: the repository is {repository}, pyproject.toml says {known}"
+        advice = f": run python tools/format_notebooks.py --repository {repository}"
+        sys.stderr.write(says + (advice if options.check else ", which is changed") + "\n")
+        repository = known if options.check and not options.repository else repository
+    folder = ROOT / "notebooks"
+    every = [ROOT / "pyproject.toml", ROOT / "README.md", *sorted(folder.glob("[0-9]*.ipynb"))]
+    every = [path for path in every if path.is_file()]
+    if all((folder / f"{stem}.ipynb").is_file() for stem in tour.SECTIONS):
+        every.append(folder / TOUR)  # last: it is made from the others
     changed = 0
     for path in options.notebooks or every:
-        if not path.is_file():
+        if path.name != TOUR and not path.is_file():
             parser.error(f"there is no file {path}")
-        before = path.read_text(encoding="utf-8")
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
         try:
             after = _formatted(path, before, repository, options.execute)
         except ValueError as error:

@@ -12,7 +12,7 @@ import pytest
 from medclip_helpers.runs import check_parameters, known_parameters
 
 ROOT = Path(__file__).parent.parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 LINES, MEDIAN, WIDTH, DEFINITION = 25, 5, 88, 10
 # the derivation in 03 is the one place where a notebook defines something longer
 LONG_DEFINITIONS = {"03_semantic_loss"}
@@ -56,10 +56,23 @@ def test_canonical_with_badge_and_setup_from_the_one_address(path):
     assert fmt.to_text(notebook) == before, "run tools/format_notebooks.py"
 
 
+def test_the_tour_in_one_file_is_current_and_small():
+    written = (ROOT / "notebooks" / fmt.TOUR).read_text(encoding="utf-8")
+    made = fmt.to_text(fmt.the_tour(ROOT / "notebooks", fmt.repository_address()))
+    assert made == written, "run tools/format_notebooks.py"
+    assert len(written.encode()) <= 1e6
+
+
+def test_setup_cell_is_folded_and_short(cells):
+    (setup,) = [cell for cell in cells if "setup" in fmt.tags(cell)]
+    assert setup["metadata"]["cellView"] == "form"
+    assert len(setup["source"]) <= 33
+
+
 def test_one_title_badge_and_introduction(cells, prose):
     assert len(re.findall(r"^# ", prose, re.MULTILINE)) == 1
     title, badge, *introduction = [line for line in text(cells[0]).splitlines() if line]
-    assert title.startswith("# ") and "colab-badge.svg" in badge
+    assert title.startswith("# ") and ("colab-badge.svg" in badge or badge == fmt.NO_BADGE)
     sentences = re.findall(r"[.!?](?=\s|$)", " ".join(introduction))
     assert 2 <= len(sentences) <= 7  # two to four, and what is said about research use
     assert re.search(r"CPU|GPU", prose) and "esearch use only" in prose

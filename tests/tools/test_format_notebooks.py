@@ -76,9 +76,9 @@ def test_canonical_form(messy):
         "(https://colab.research.google.com/github/someone/medclip-colab/blob/main/notebooks/"
         "01_x.ipynb)\n\nText with a tail."
     )
-    assert form["metadata"] == {"tags": ["parameters"]}
+    assert form["metadata"] == {"tags": ["parameters"], "cellView": "form"}
     assert "".join(form["source"]) == 'seed = 3  #@param {type: "integer"}'
-    assert setup["metadata"] == {"tags": ["setup"]}
+    assert setup["metadata"] == {"tags": ["setup"], "cellView": "form"}
     assert "".join(setup["source"]) == fmt.setup_source(ADDRESS)
     assert (plain["outputs"], plain["execution_count"]) == ([], None)
     assert kept["metadata"] == {"tags": ["nbval-check-output", "z"]}
