@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from ..constants import CHEXPERT_COMPETITION
-from ..demo import PHANTOM_FINDINGS, draw_phantom
+from ..demo import PHANTOM_FINDINGS, Phantom, draw_phantom
 from ..prompts import load_class_prompts
 from ..radiographs import find_radiographs, read_radiograph
 
@@ -33,12 +34,16 @@ def default_presets() -> dict[str, list[str]]:
     }
 
 
-def demo_images() -> dict[str, np.ndarray]:
-    """Name -> drawing: one chest phantom for each finding that the demo world knows."""
-    drawn: list[dict[str, float]] = [{}, *({finding: 0.8} for finding in PHANTOM_FINDINGS)]
+def demo_images() -> dict[str, Phantom]:
+    """Name -> drawing: one chest phantom for each finding that the demo world knows.
+
+    An effusion is first: it is what a person sees at once.
+    """
+    findings = sorted(PHANTOM_FINDINGS, key=lambda finding: finding != "Pleural Effusion")
+    drawn: list[dict[str, float]] = [*({finding: 0.8} for finding in findings), {}]
     return {
-        f"drawing, {' '.join(findings).lower() or 'no finding'}": draw_phantom(i, findings).image
-        for i, findings in enumerate(drawn)
+        f"drawing, {' '.join(findings).lower() or 'no finding'}": draw_phantom(i, findings)
+        for i, findings in enumerate(drawn, 1)
     }
 
 
@@ -64,8 +69,30 @@ def _negated(text: str) -> str:
     return f"no evidence of {text[0].lower()}{text[1:]}"
 
 
-def named_images(images) -> dict[str, Image.Image]:
-    """Name -> PIL image, from whatever `SimilarityExplorer` takes as `images`."""
+class Picture(NamedTuple):
+    """image: mode "L". drawing: known to be one of the demo world. warning: why it may not be a
+    chest radiograph at all, or empty.
+    """
+
+    image: Image.Image
+    drawing: bool
+    warning: str
+
+
+def read_picture(source) -> Picture:
+    """From a `Phantom`, or what `read_radiograph` takes; raises what that raises."""
+    drawing = isinstance(source, Phantom)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        image = read_radiograph(source.image if drawing else source)
+    said = [str(warning.message) for warning in caught]
+    if len(set(image.getextrema())) == 1:
+        said.append("The image is blank: all of one brightness, so that its scores mean nothing.")
+    return Picture(image, drawing, " ".join(said))
+
+
+def named_images(images) -> dict[str, Picture]:
+    """Name -> picture, from whatever `SimilarityExplorer` takes as `images`."""
     if isinstance(images, (str, Path)):
         images = find_radiographs(images)
     if not isinstance(images, Mapping):
@@ -76,7 +103,18 @@ def named_images(images) -> dict[str, Image.Image]:
         images = named
     if not images:
         raise ValueError("images is empty: expected at least one radiograph")
-    return {str(name): read_radiograph(image) for name, image in images.items()}
+    return {str(name): read_picture(image) for name, image in images.items()}
+
+
+def unknown_words(tokenizer, text: str) -> list[str]:
+    """Words that the vocabulary lacks: unknown, or spelled in pieces of under two letters."""
+    words = re.findall(r"\w+", text)
+    pieces = [tokenizer.tokenize(word) for word in words]
+    return [
+        word
+        for word, found in zip(words, pieces, strict=True)
+        if tokenizer.unk_token in found or len(word) > 3 and len(found) > len(word) / 2
+    ]
 
 
 def free_name(name: str, taken) -> str:

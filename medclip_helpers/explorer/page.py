@@ -1,7 +1,7 @@
 """An interactive page inside a notebook: radiographs against texts, live.
 
-Core ipywidgets only, valid on versions 7.7 (Colab) and 8. Pictures are PNG bytes in an `Image`
-widget: an `Output` widget would swallow exceptions and lose figures in Colab.
+Core ipywidgets only, valid on versions 7.7 (Colab) and 8. Scores are HTML (see `pieces`): what a
+keystroke changes must not wait for matplotlib, which draws a figure when one is asked for.
 """
 
 from __future__ import annotations
@@ -14,37 +14,51 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from scipy.special import expit, softmax
 
 from .. import plots
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
-from ..radiographs import read_radiograph
+from ..prompts import load_class_prompts
 from ..similarity import encode_images, encode_texts, eval_mode, similarity_map
+from . import pieces
 from .inputs import (
     default_presets,
     demo_images,
     free_name,
     named_images,
+    read_picture,
     split_pair,
+    unknown_words,
     uploaded_files,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
 COSINE, SOFTMAX, PAIR = "cosine", "softmax over the texts", "positive against negative"
 BARS, MAP, MATRIX = "bars", "map of a text", "all images"
-OWN_TEXTS = "own texts"
+OWN_TEXTS, ALONE = "own texts", "nothing"
 TYPING_PAUSE = 0.12  # seconds without a further change before results are computed
 HINT = (
     "One text a line. For positive against negative write <i>present | absent</i>; "
     "without the second half a negative is made and shown."
+)
+PREFERENCE = (
+    "A preference for the text before the bar, not a probability: notebook 06 shows how well such "
+    "numbers can rank images while .5, as a threshold, is far off."
+)
+BANNER = (
+    "<b>This model has only ever seen drawings.</b> This picture is not known to be one: of a real "
+    "radiograph the scores below say nothing."
 )
 PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhere else."
 
@@ -56,12 +70,14 @@ class SimilarityExplorer:
         `encode_text`, `compute_logits`, `device` and `note`; and offers maps where it has the
         feature map of `similarity.similarity_map`.
     images: name -> radiograph, a list of radiographs (paths, PIL images, arrays), or a folder,
-        file or pattern; by default drawings of the demo world.
+        file or pattern; by default drawings of the demo world. A `Phantom` is known to be a
+        drawing: of anything else the demo model's scores are shown with a warning.
     presets: name -> texts, offered beside the texts; the first is shown at first.
     note: stands at the foot of every figure; by default what the model says of its weights.
 
-    `table` (a DataFrame) and `figure` hold what is shown. The controls are attributes: `image`,
-    `upload`, `preset`, `texts`, `score`, `temperature`, `view`, `map_text`. Changes made from code
+    `table` (a DataFrame) and `figure` (drawn when asked for) are what is shown. The controls are
+    attributes: `image`, `beside`, `upload`, `preset`, `texts`, `score`, `temperature`, `view`,
+    `map_text`. Changes made from code
     are drawn when the cell has ended, or at once by `refresh()`.
     """
 
@@ -87,7 +103,9 @@ class SimilarityExplorer:
         self._timer: asyncio.TimerHandle | None = None
         self._listening = True
         self.table: pd.DataFrame | None = None
-        self.figure: Figure | None = None
+        self._drawn: Figure | None = None
+        self._shown: tuple[list[str], list[str], list[str], np.ndarray, str] | None = None
+        self._rows: list[tuple[widgets.Button, widgets.HTML]] = []
         self._build()
         self.refresh()
 
@@ -104,41 +122,59 @@ class SimilarityExplorer:
             )
 
         self.image = menu("Radiograph", list(self._images))
+        self.beside = menu("Beside it", [ALONE, *self._images])
         self.upload = widgets.FileUpload(
             description="Upload PNG, JPEG or DICOM", multiple=True, layout=wide
         )
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
-        self.texts = widgets.Textarea("\n".join(lines), rows=9, layout=wide)
+        self.texts = widgets.Textarea(
+            "\n".join(lines), rows=9, description="Texts", layout=wide, style=style
+        )
         self.score = menu("Score", [COSINE, SOFTMAX, PAIR])
-        self.temperature = widgets.FloatLogSlider(
-            description="Temperature", value=self._model_temperature(), min=-2.5, max=0.5,
-            step=0.02, readout_format=".3f", layout=wide, style=style, disabled=True,
+        self.temperature = widgets.BoundedFloatText(
+            self._model_temperature(), min=0.003, max=3, step=0.01, description="Temperature",
+            layout=widgets.Layout(width="98%"), style=style,
         )  # fmt: skip
         has_map = hasattr(getattr(self.model, "vision_model", None), "forward_features")
         self.view = menu("View", [BARS, *([MAP] if has_map else []), MATRIX])
-        self.map_text = menu("Text", [], layout=widgets.Layout(width="98%"))  # hidden at times
-        self.status = widgets.HTML()
-        self.picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+        self.map_text = menu("Map of", [], layout=widgets.Layout(width="98%"))
+        self.status, self.words = widgets.HTML(), widgets.HTML()
+        self.pictures = widgets.HTML(layout=widgets.Layout(flex="1 1 230px", min_width="0"))
+        self.axis = widgets.HTML(layout=widgets.Layout(flex="1 1 54%", min_width="0"))
+        self.bars = widgets.VBox(layout=widgets.Layout(flex="1.4 1 300px", min_width="0"))
+        self.download = widgets.Button(
+            description="Figure and numbers for download", layout=widgets.Layout(width="auto")
+        )
         self.downloads = widgets.HTML()
-        about = widgets.HTML(f"<small>{PRIVACY}</small>")
+        about = widgets.HTML(f"<small>{html.escape(self.note or '')} {PRIVACY}</small>")
         hint = f"<div style='line-height:1.3'><small>{HINT}</small></div>"
         left = widgets.VBox(
             [
-                self.image, self.upload, self.preset, self.texts, widgets.HTML(hint, layout=wide),
-                self.score, self.temperature, self.view, self.map_text,
+                self.image, self.beside, self.upload, self.preset, self.texts,
+                widgets.HTML(hint, layout=wide), self.score, self.temperature, self.view,
+                self.map_text,
             ],
-            layout=widgets.Layout(width="310px", flex="0 0 auto"),
+            layout=widgets.Layout(width="310px", max_width="100%", flex="0 0 auto"),
         )  # fmt: skip
-        right = widgets.VBox(
-            [self.status, self.picture, self.downloads, about],
-            layout=widgets.Layout(flex="1 1 420px", min_width="0", padding="0 0 0 12px"),
+        self._body = widgets.HBox(
+            [self.pictures, self.bars], layout=widgets.Layout(flex_flow="row wrap")
         )
-        self.page = widgets.HBox([left, right], layout=widgets.Layout(flex_flow="row wrap"))
-        computed_from = "image", "texts", "score", "temperature", "view", "map_text"
-        for name in computed_from:
+        right = widgets.VBox(
+            [self.words, self._body, self.status, self.download, self.downloads, about],
+            layout=widgets.Layout(flex="1 1 300px", min_width="0", padding="0 0 0 12px"),
+        )
+        self.page = widgets.HBox(
+            [widgets.HTML(pieces.STYLE, layout=widgets.Layout(display="none")), left, right],
+            layout=widgets.Layout(flex_flow="row wrap"),
+        )
+        self.page.add_class("medclip")
+        self.words.add_class("medclip-words")
+        computed = "image", "beside", "texts", "score", "temperature", "view", "map_text"
+        for name in computed:
             getattr(self, name).observe(self._changed, names="value")
         self.preset.observe(self._preset_chosen, names="value")
         self.upload.observe(self._uploaded, names="value")
+        self.download.on_click(self._downloads_asked)
 
     def _model_temperature(self) -> float:
         """By which the model divides cosines: its logit for a cosine of 1 is the inverse."""
@@ -150,9 +186,11 @@ class SimilarityExplorer:
         """The live page; beside it the picture, for readers without a kernel (as on GitHub)."""
         if self._timer is not None:
             self.refresh()
+        figure = self.figure
+        still = base64.b64encode(plots.figure_png(figure)).decode() if figure else ""
         return {
             "text/plain": f"SimilarityExplorer of {len(self._images)} images, {self.view.value}",
-            "image/png": base64.b64encode(self.picture.value).decode(),
+            "image/png": still,
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
@@ -166,9 +204,11 @@ class SimilarityExplorer:
         """A control has changed: compute once the person has paused."""
         if not self._listening:
             return
-        if change["owner"] is self.texts:
-            with self._deaf():
+        with self._deaf():
+            if change["owner"] is self.texts:
                 self.preset.value = OWN_TEXTS
+            if change["owner"] is self.view:  # a map opens on the best text
+                self.map_text.value = None
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # plain Python, no kernel: at once
@@ -184,6 +224,27 @@ class SimilarityExplorer:
                 self.texts.value = "\n".join(self.presets[change["new"]])
             self.refresh()
 
+    def _pressed(self, place: int) -> None:
+        """A text was pressed: its map opens, or closes where it is open."""
+        assert self._shown is not None
+        if MAP not in self.view.options:
+            return
+        text = self._shown[1][place]
+        with self._deaf():
+            is_open = self.view.value == MAP and self.map_text.value == text
+            self.view.value = BARS if is_open else MAP
+            self.map_text.value = text
+        self.refresh()
+
+    def _downloads_asked(self, button) -> None:
+        if (figure := self.figure) is not None and self.table is not None:
+            csv = self.table.to_csv(index=False).encode()
+            self.downloads.value = (
+                _link("the figure (PNG)", "similarity.png", "image/png", plots.figure_png(figure))
+                + " or "
+                + _link("the numbers (CSV)", "similarity.csv", "text/csv", csv)
+            )
+
     def _uploaded(self, change) -> None:
         files, problems = uploaded_files(change["new"]), []
         for name, content in files:
@@ -191,14 +252,16 @@ class SimilarityExplorer:
                 file = BytesIO(content)
                 file.name = name  # so that an error names it
                 name = free_name(name, self._images)
-                self._images[name] = read_radiograph(file)
+                self._images[name] = read_picture(file)
             except Exception as error:
                 problems.append(str(error))
                 logger.info("upload refused: %s", error)
                 continue
             with self._deaf():
+                other = self.beside.value
                 self.image.options = list(self._images)
-                self.image.value = name
+                self.beside.options = [ALONE, *self._images]
+                self.image.value, self.beside.value = name, other
         if len(problems) < len(files):
             self.refresh()
         if problems:
@@ -216,16 +279,20 @@ class SimilarityExplorer:
     # --- results ------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Compute and draw what the controls say now. Problems are shown; the last result stays."""
+        """Compute and show what the controls say now. Problems are said; the last result stays."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         start = time.perf_counter()
-        self.temperature.disabled = self.score.value == COSINE
-        self.map_text.layout.display = None if self.view.value == MAP else "none"
+        for control, used in (
+            (self.image, self.view.value != MATRIX),
+            (self.beside, self.view.value != MATRIX and len(self._images) > 1),
+            (self.temperature, self.score.value != COSINE),
+            (self.map_text, self.view.value == MAP),
+        ):
+            control.layout.display = None if used else "none"
         try:
-            self.table, self.figure = self._compute()
-            self._show(self.table, self.figure)
+            count = self._compute()
         except (ValueError, OSError) as error:  # worded for people
             logger.info("no new result", exc_info=True)
             self._say(str(error), error=True)
@@ -233,11 +300,11 @@ class SimilarityExplorer:
             logger.exception("the explorer could not show a result")
             self._say(f"Unexpected {type(error).__name__}: {error}", error=True)
         else:
-            count = self.table["text"].nunique()
             seconds = time.perf_counter() - start
-            self._say(f"{count} text{'s' if count > 1 else ''}, drawn in {seconds:.2f} s")
+            self._say(f"{count} text{'s' if count > 1 else ''}, scored in {seconds:.3f} s")
 
-    def _compute(self):
+    def _compute(self) -> int:
+        """From the controls to the page: count of texts; raises before anything has changed."""
         lines = list(dict.fromkeys(filter(None, map(str.strip, self.texts.value.splitlines()))))
         if not any(line.replace("|", "").strip() for line in lines):
             raise ValueError("There is no text: write one a line.")
@@ -247,19 +314,18 @@ class SimilarityExplorer:
         else:
             parts = (part.strip() for line in lines for part in line.split("|"))
             texts, negatives = list(dict.fromkeys(filter(None, parts))), []
-        names = list(self._images) if self.view.value == MATRIX else [self.image.value]
+        chosen = [self.image.value, *([] if self.beside.value == ALONE else [self.beside.value])]
+        names = list(self._images) if self.view.value == MATRIX else chosen
         image_embeds = self._embed(self._image_cache, self._encode_images, names, "image")
         text_embeds = self._embed(
             self._text_cache, self._encode_texts, [*texts, *negatives], "text"
         )
         cosine = image_embeds @ text_embeds.T  # (images, texts and negatives)
-        with self._deaf():
-            chosen = self.map_text.value
-            options = list(dict.fromkeys([*texts, *negatives]))
-            self.map_text.options = options
-            self.map_text.value = chosen if chosen in options else options[0]
         values, label = self._scores(cosine, len(texts))
-        labels = [f"{p} | {n}" for p, n in pairs] if pairs else texts
+        options = list(dict.fromkeys([*texts, *negatives]))
+        best = texts[int(values[0].argmax())]
+        map_text = self.map_text.value if self.map_text.value in options else best
+        maps = [self._map(name, map_text) for name in names] if self.view.value == MAP else []
         table = {
             "image": np.repeat(names, len(texts)),
             "text": np.tile(texts, len(names)),
@@ -270,8 +336,137 @@ class SimilarityExplorer:
                 "negative": np.tile(negatives, len(names)),
                 "negative_cosine": cosine[:, len(texts) :].ravel(),
             }
-        table |= {"score": values.ravel()}
-        return pd.DataFrame(table), self._draw(names, labels, values, label)
+        said = self._in_words(names, texts, negatives, values, image_embeds)
+        with self._deaf():
+            if self.map_text.options != tuple(options):  # a message less, with each keystroke
+                self.map_text.options = options
+            self.map_text.value = map_text
+        self.table, self._drawn = pd.DataFrame(table | {"score": values.ravel()}), None
+        labels = [f"{p} | {n}" for p, n in pairs] if pairs else texts
+        self._shown = names, texts, labels, values, label
+        self.downloads.value = ""
+        self.words.value = said
+        if self.view.value == MATRIX:
+            images = {name: self._images[name].image for name in names}
+            self.pictures.value = pieces.matrix(values, images, labels, label)
+        else:
+            self._show_pictures(names, map_text, maps)
+            self._show_rows(names, texts, labels, values, label)
+        self.bars.layout.display = "none" if self.view.value == MATRIX else None
+        return len(texts)
+
+    def _show_pictures(self, names, map_text, maps) -> None:
+        letters = "AB" if len(names) > 1 else ""
+        largest = max((float(np.abs(one).max()) for one in maps), default=0)
+        shown = []
+        for place, name in enumerate(names):
+            image = self._images[name].image
+            caption = f"{letters[place]}: {name}" if letters else name
+            told = f"Radiograph {caption}"
+            if maps:
+                told += f" with the map of {map_text}"
+                caption += f". Orange adds to the {maps[place].sum():+.2f} of “{map_text}”, "
+                caption += "blue takes from it."
+            picture = pieces.overlay(image, maps[place], largest) if maps else pieces.small(image)
+            shown.append((caption, told, picture))
+        self.pictures.value = pieces.pictures(shown)
+
+    def _show_rows(self, names, texts, labels, values, label) -> None:
+        """A row a text, in the order that they were written in: best is said, not moved."""
+        while len(self._rows) < len(labels):
+            place = len(self._rows)
+            button = widgets.Button(
+                tooltip="Show its map", layout=widgets.Layout(width="42%", height="auto")
+            )
+            button.add_class("medclip-text")
+            button.on_click(lambda _, place=place: self._pressed(place))
+            bar = widgets.HTML(layout=widgets.Layout(flex="1 1 54%", min_width="0"))
+            self._rows.append((button, bar))
+        letters = ["A", "B"] if len(names) > 1 else [""]
+        low = -1 if self.score.value == COSINE else 0
+        best = values.argmax(1)
+        self.axis.value = pieces.axis(low, label)
+        for row, text in enumerate(texts):
+            button, bar = self._rows[row]
+            unknown = self._unknown(text)
+            colours = [
+                pieces.UNSURE if unknown or self._foreign(name) or self._images[name].warning
+                else (pieces.INK if best[place] == row else pieces.PALE)[place]
+                for place, name in enumerate(names)
+            ]  # fmt: skip
+            note = f"not in the vocabulary: {', '.join(unknown)}" if unknown else ""
+            button.description = labels[row]
+            is_open = self.view.value == MAP and self.map_text.value == text
+            button.button_style = "info" if is_open else ""
+            bar.value = pieces.score(values[:, row], low, colours, letters, note)
+        if len(self.bars.children) != len(labels) + 1:
+            rows = [widgets.HBox(self._rows[row]) for row in range(len(labels))]
+            top = widgets.HBox(
+                [widgets.HTML(layout=widgets.Layout(width="42%")), self.axis],
+            )
+            self.bars.children = [top, *rows]
+
+    def _in_words(self, names, texts, negatives, values, image_embeds) -> str:
+        """What the scores say, and what must be known before: HTML."""
+        said = []
+        warned = {name: self._images[name].warning for name in names}
+        said += [
+            f"<div class='medclip-alert'>{html.escape(name)}: {html.escape(warning)}</div>"
+            for name, warning in warned.items() if warning
+        ]  # fmt: skip
+        if any(map(self._foreign, names)):
+            said.append(f"<div class='medclip-banner'>{BANNER}</div>")
+        for name, scores, embed in zip(names[:2], values, image_embeds, strict=False):
+            if self.view.value == MATRIX:
+                break
+            place = f"{html.escape(name)}: " if len(names) > 1 else ""
+            first, *others = np.argsort(-scores, kind="stable")
+            nearest = f"{pieces.quoted(texts[first])} ({pieces.number(scores[first])})"
+            if negatives:
+                over = pieces.quoted(negatives[first])
+                said.append(f"<div>{place}Prefers most: {nearest} to {over}</div>")
+                continue
+            cosines = embed @ np.stack([self._text_cache[text] for text in texts]).T
+            margin, spread = cosines[first] - max(cosines[others], default=-1), self._spread(embed)
+            if others and margin < spread:
+                said.append(
+                    f"<div>{place}No text stands out: {nearest} is {pieces.number(margin)} ahead "
+                    f"in cosine, and putting a finding in other words moves it by "
+                    f"{pieces.number(spread)}.</div>"
+                )
+            else:
+                said.append(f"<div>{place}Nearest: {nearest}</div>")
+            if unknown := self._unknown(texts[first]):
+                words = ", ".join(map(pieces.quoted, unknown))
+                said.append(f"<div>Its vocabulary does not know {words}.</div>")
+        if negatives:
+            said.append(f"<small>{PREFERENCE}</small>")
+        return f"<div role='status'>{''.join(said)}</div>"
+
+    def _spread(self, image_embed: np.ndarray) -> float:
+        """Standard deviation of an image's cosine with several wordings of the same finding."""
+        wordings = load_class_prompts("chexpert", n=4, seed=0)
+        variances = [
+            np.var(self._embed(self._text_cache, self._encode_texts, texts, "text") @ image_embed)
+            for texts in wordings.values()
+        ]
+        return float(np.sqrt(np.mean(variances)))
+
+    def _foreign(self, name: str) -> bool:
+        """Whether the model knows drawings alone and the image is not known to be one."""
+        note = getattr(self.model, "note", None) or ""
+        return "drawings" in note and not self._images[name].drawing
+
+    def _unknown(self, text: str) -> list[str]:
+        tokenizer = getattr(self.processor, "tokenizer", None)
+        return unknown_words(tokenizer, text) if hasattr(tokenizer, "tokenize") else []
+
+    @property
+    def figure(self) -> Figure | None:
+        """What is shown, as a figure of `plots`; None before the first result."""
+        if self._drawn is None and self._shown is not None:
+            self._drawn = self._draw(*self._shown)
+        return self._drawn
 
     def _embed(self, cache, encode, keys, kind) -> np.ndarray:
         """Embeddings of `keys`; only those not in `cache` are computed."""
@@ -282,7 +477,7 @@ class SimilarityExplorer:
         return np.stack([cache[key] for key in keys])
 
     def _encode_images(self, names: Sequence[str]) -> torch.Tensor:
-        images = [self._images[name] for name in names]
+        images = [self._images[name].image for name in names]
         return encode_images(self.model, self.processor, images, progress=False)
 
     def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
@@ -292,7 +487,7 @@ class SimilarityExplorer:
         """(h, w): contributions of positions to the cosine of an image and a text."""
         if (name, text) not in self._map_cache:
             self._say("computing the map …", busy=True)
-            pixel_values = self.processor(images=self._images[name])["pixel_values"]
+            pixel_values = self.processor(images=self._images[name].image)["pixel_values"]
             text_embeds = torch.from_numpy(self._text_cache[text])[None]
             with eval_mode(self.model):
                 maps = similarity_map(self.model, pixel_values, text_embeds)
@@ -307,39 +502,29 @@ class SimilarityExplorer:
         at = f"temperature {temperature:.3f}"
         if self.score.value == PAIR:
             difference = (cosine[:, :count] - cosine[:, count:]) / temperature
-            return expit(difference), f"probability of the text before the bar, {at}"
+            return expit(difference), f"preference for the text before the bar, {at}"
         return softmax(cosine / temperature, axis=1), f"softmax over {count} texts, {at}"
 
-    def _draw(self, names, labels, values, label):
-        if self.view.value == MATRIX:
+    def _draw(self, names, texts, labels, values, label) -> Figure:
+        images = [self._images[name].image for name in names]
+        if len(names) > 1 or self.view.value == MATRIX:
             return plots.plot_similarity_matrix(
-                values, [self._images[name] for name in names], labels,
-                title=label, note=self.note, selected=names.index(self.image.value),
-            )  # fmt: skip
-        name, text = self.image.value, self.map_text.value
-        image = self._images[name]
+                values, images, labels, title=label, note=self.note, names=names
+            )
         if self.view.value == MAP:
-            return plots.plot_similarity_map(image, self._map(name, text), text, note=self.note)
+            text = self.map_text.value
+            return plots.plot_similarity_map(
+                images[0], self._map(names[0], text), text, note=self.note
+            )
         return plots.plot_similarities(
-            image, labels, values[0], title=name, xlabel=label, note=self.note
+            images[0], labels, values[0], title=names[0], xlabel=label, note=self.note
         )
-
-    def _show(self, table: pd.DataFrame, figure: Figure) -> None:
-        picture = plots.figure_png(figure)
-        csv = table.to_csv(index=False).encode()
-        figure_link = _link("the figure (PNG)", "similarity.png", "image/png", picture)
-        numbers_link = _link("the numbers (CSV)", "similarity.csv", "text/csv", csv)
-        # The picture last: who sees it can download the numbers that belong to it.
-        self.downloads.value = f"Download {figure_link} or {numbers_link}"
-        self.picture.value = picture
 
     def _say(self, message: str, *, error: bool = False, busy: bool = False) -> None:
         text = html.escape(message)
         if error:
-            kept = "<br>The picture shows the last valid result." if self.figure is not None else ""
-            # Own ink and paper: readable in light and dark themes.
-            style = "background:#fdecea;color:#611a15;padding:4px 8px;border-left:4px solid #D55E00"
-            text = f"<div role='alert' style='{style};line-height:1.4'>{text}<i>{kept}</i></div>"
+            kept = "<br>The page shows the last valid result." if self._shown else ""
+            text = f"<div role='alert' class='medclip-alert'>{text}<i>{kept}</i></div>"
         elif busy:
             text = f"<b>⏳ {text}</b>"
         self.status.value = text

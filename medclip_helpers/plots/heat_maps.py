@@ -49,25 +49,24 @@ def _heat_maps(
 
 
 def plot_similarity_matrix(
-    similarity, images, texts, labels=None, *, title="cosine similarity", note=None, selected=None
+    similarity, images, texts, labels=None, *, title="cosine similarity", note=None, names=()
 ) -> Figure:
     """All images against all texts: a column an image (thumbnail on top), a row a text.
 
     similarity: (images, texts). labels: frames the pairs that belong together: "diagonal", an
     index of a text for each image (-1 for none), or a boolean array (images, texts).
-    selected: index of an image whose thumbnail is framed.
+    names: of the images, to stand under their columns.
     """
     similarity = to_array(similarity).astype(float)
     check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
     cell = min(0.8, max(0.34, 6 / len(images)))
-    figure = _heat_maps({title: similarity.T}, texts, [], cell=cell, top=cell, note=note)
+    figure = _heat_maps({title: similarity.T}, texts, names, cell=cell, top=cell, note=note)
     axes = figure.axes[0]
     for column, image in enumerate(images):
         extent = (column - 0.46, column + 0.46, -0.56, -1.48)
         square = to_square(to_radiograph(image, 128))
         axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
-    frames = [] if selected is None else [(selected - 0.48, -1.5, 0.96)]
-    frames += [(i - 0.46, j - 0.46, 0.92) for i, j in _pairs(labels, similarity.shape)]
+    frames = [(i - 0.46, j - 0.46, 0.92) for i, j in _pairs(labels, similarity.shape)]
     for x, y, side in frames:
         axes.add_patch(
             Rectangle((x, y), side, side, fill=False, ec=COLORS[1], lw=2.5, clip_on=False)

@@ -20,16 +20,19 @@ import pytest
 import torch
 from PIL import Image
 
-from medclip_helpers.explorer import SimilarityExplorer
+from medclip_helpers.demo import draw_phantom
+from medclip_helpers.explorer import SimilarityExplorer, pieces
 from medclip_helpers.explorer import page as module
 from medclip_helpers.explorer.inputs import split_pair
 from medclip_helpers.explorer.page import BARS, COSINE, MAP, MATRIX, PAIR, SOFTMAX
+from medclip_helpers.plots import figure_png
 
 PRESETS = {
     "first": ["There is edema.", "The heart is enlarged."],
     "pairs": ["edema | no edema", "cardiomegaly | normal heart"],
 }
 DEFECTS = {"explode": "no such thing", "inject": "<script>"}  # text -> what is raised
+TWO_TONES = np.repeat(np.array([[20, 90]], np.uint8), 20, 1).repeat(30, 0)
 DARK, LIGHT = np.full((40, 30), 20, np.uint8), np.full((30, 40), 230, np.uint8)
 
 
@@ -127,15 +130,15 @@ def test_first_state(explorer, stub):
     assert explorer.texts.value.splitlines() == PRESETS["first"]
     assert explorer.table.columns.tolist() == ["image", "text", "cosine", "score"]
     assert explorer.table["score"].tolist() == approx([cosine(DARK, t) for t in PRESETS["first"]])
-    assert bytes(explorer.picture.value).startswith(b"\x89PNG")
-    assert "2 texts, drawn in" in message(explorer)
-    assert explorer.temperature.value == approx(stub.temperature) and explorer.temperature.disabled
-    assert explorer.map_text.layout.display == "none"
+    assert "alt='Radiograph dark' src='data:image/png" in explorer.pictures.value
+    assert "2 texts, scored in" in message(explorer)
+    assert explorer.temperature.value == approx(stub.temperature)
+    assert explorer.temperature.layout.display == explorer.map_text.layout.display == "none"
     assert explorer.figure._supxlabel.get_text() == "a stub"
 
 
 def test_only_what_is_new_is_encoded(explorer, stub):
-    assert stub.asked == [["image"], PRESETS["first"]]
+    assert stub.asked[:2] == [["image"], PRESETS["first"]]
     stub.asked.clear()
     explorer.texts.value += "\nNew text."
     assert stub.asked == [["New text."]]
@@ -149,23 +152,32 @@ def test_only_what_is_new_is_encoded(explorer, stub):
     assert stub.asked == []
 
 
-def test_every_change_gives_a_new_picture(explorer):
-    pictures = [explorer.picture.value]
+def shown(explorer) -> tuple:
+    """What of the page a person sees change."""
+    rows = [row.children for row in explorer.bars.children[1:]]
+    scores = [(button.description, button.button_style, bar.value) for button, bar in rows]
+    visible = explorer.bars.layout.display is None
+    return explorer.words.value, explorer.pictures.value, *(scores if visible else [])
+
+
+def test_every_change_changes_the_page_and_draws_nothing(explorer):
+    pages = [shown(explorer)]
     for control, value in [
         ("image", "light"), ("texts", "a\nb\nc"), ("score", SOFTMAX), ("temperature", 0.5),
-        ("view", MATRIX), ("score", PAIR), ("view", MAP), ("map_text", "b"), ("preset", "pairs"),
+        ("view", MATRIX), ("score", PAIR), ("view", MAP), ("map_text", "c"), ("preset", "pairs"),
     ]:  # fmt: skip
         getattr(explorer, control).value = value
-        assert "drawn in" in message(explorer)
-        pictures.append(explorer.picture.value)
-    assert len(set(pictures)) == len(pictures)
+        assert "scored in" in message(explorer)
+        pages.append(shown(explorer))
+        assert explorer._drawn is None
+    assert len(set(pages)) == len(pages)
 
 
 def test_softmax_is_over_the_texts_of_an_image(explorer):
     explorer.score.value = SOFTMAX
     explorer.view.value = MATRIX
     explorer.temperature.value = 0.2
-    assert not explorer.temperature.disabled
+    assert explorer.temperature.layout.display is None
     for name, image in (("dark", DARK), ("light", LIGHT)):
         rows = explorer.table[explorer.table["image"] == name]
         weights = np.exp(np.array([cosine(image, t) for t in PRESETS["first"]]) / 0.2)
@@ -173,7 +185,7 @@ def test_softmax_is_over_the_texts_of_an_image(explorer):
         assert rows["cosine"].tolist() == approx([cosine(image, t) for t in PRESETS["first"]])
 
 
-def test_pair_score_is_the_probability_of_the_positive(explorer):
+def test_pair_score_is_the_preference_for_the_positive(explorer):
     explorer.preset.value = "pairs"
     explorer.score.value = PAIR
     table = explorer.table
@@ -258,7 +270,7 @@ def test_a_model_is_asked_as_it_is_and_left_as_it_was(small_model, standin_proce
     assert explorer.temperature.value == approx(0.07)
     assert explorer.note == small_model.note
     explorer.view.value = MAP
-    assert "drawn in" in message(explorer) and small_model.training
+    assert "scored in" in message(explorer) and small_model.training
     small_model.eval()
     with torch.no_grad():
         image = small_model.encode_image(standin_processor(images=DARK)["pixel_values"])
@@ -266,6 +278,160 @@ def test_a_model_is_asked_as_it_is_and_left_as_it_was(small_model, standin_proce
         cosines = [float(image @ small_model.encode_text(**text).T) for text in alone]
     assert explorer.table["cosine"].tolist() == approx(cosines)
     assert f"{cosines[0]:+.3f}" in explorer.figure.get_suptitle()
+
+
+# --- in words ---------------------------------------------------------------------------------
+
+
+def words(explorer) -> str:
+    return " ".join(unescape(re.sub("<[^>]+>", " ", explorer.words.value)).split())
+
+
+class Directed(Stub):
+    """Places of the texts in `angles`: radians from every image; other texts at a right angle."""
+
+    angles = {"near": 0.1, "far": 1.2, "also near": 0.2}
+    spread = 0.0
+
+    def processor(self, text=None, images=None, truncation=True):
+        inputs = super().processor(text, images, truncation)
+        if images is not None:
+            inputs["pixel_values"] = torch.eye(6)[:1].repeat(len(inputs["pixel_values"]), 1)
+        return inputs
+
+    def encode_text(self, input_ids, attention_mask):
+        texts = [self.known[i] for i in input_ids[:, 0]]
+        wording = np.pi / 2 + self.spread * np.arange(len(texts))
+        angles = [self.angles.get(t, w) for t, w in zip(texts, wording, strict=True)]
+        vectors = np.array([[np.cos(a), np.sin(a), 0, 0, 0, 0] for a in angles])
+        return torch.from_numpy(vectors).float()
+
+
+@pytest.mark.parametrize(
+    ("spread", "texts", "said"),
+    [
+        (0.0, "near\nalso near", "Nearest: “near” (1.00)"),
+        (0.3, "near\nalso near", "No text stands out: “near” (1.00) is 0.01 ahead"),
+        (0.3, "far\nnear", "Nearest: “near” (1.00)"),
+        (0.3, "far", "Nearest: “far” (0.36)"),
+    ],
+)
+def test_the_best_text_is_named_where_it_leads_by_more_than_a_rewording(spread, texts, said):
+    stub = Directed()
+    stub.spread = spread
+    explorer = explore(stub, images=[DARK], presets={"some": texts.split("\n")})
+    assert said in words(explorer), words(explorer)
+
+
+def test_a_preference_is_called_one(explorer):
+    explorer.preset.value = "pairs"
+    explorer.score.value = PAIR
+    assert "preference" in explorer.axis.value and "not a probability" in words(explorer)
+    assert "notebook 06" in words(explorer)
+
+
+def test_the_demo_model_warns_of_what_is_no_drawing(stub):
+    stub.note = "Demo model, trained on drawings"
+    images = {"drawn": draw_phantom(3), "film": TWO_TONES}
+    explorer = explore(stub, images=images, presets=PRESETS)
+    assert "only ever seen drawings" not in words(explorer)
+    assert pieces.INK[0] in shown(explorer)[2][2] + shown(explorer)[3][2]
+    explorer.image.value = "film"
+    assert "only ever seen drawings" in words(explorer)
+    for _, _, bar in shown(explorer)[2:]:
+        assert pieces.UNSURE in bar and pieces.INK[0] not in bar and pieces.PALE[0] not in bar
+    stub.note = "Published"
+    explorer.refresh()
+    assert "only ever seen drawings" not in words(explorer)
+
+
+@pytest.mark.parametrize(
+    ("picture", "said"),
+    [
+        (np.full((30, 30), 7, np.uint8), "The image is blank"),
+        (np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), "is a colour picture"),
+    ],
+    ids=["blank", "colour"],
+)
+def test_what_is_no_radiograph_is_said_before_its_scores(stub, picture, said):
+    explorer = explore(stub, images={"x": picture, "dim": TWO_TONES}, presets=PRESETS)
+    assert said in words(explorer) and words(explorer).index(said) < words(explorer).index("“")
+    assert pieces.UNSURE in shown(explorer)[2][2]
+    explorer.image.value = "dim"
+    assert said not in words(explorer) and pieces.UNSURE not in shown(explorer)[2][2]
+
+
+def test_words_that_the_vocabulary_lacks_are_marked(stub):
+    def tokenize(word):
+        return {"xyzzy": ["[UNK]"], "Gross": list("Gross")}.get(word, [word])
+
+    processor = stub.processor
+    stub.processor = lambda **given: processor(**given)
+    stub.processor.tokenizer = SimpleNamespace(tokenize=tokenize, unk_token="[UNK]")
+    texts = ["known words.", "xyzzy, Gross mass"]
+    explorer = explore(stub, images=[TWO_TONES], presets={"both": texts})
+    (_, _, known), (_, _, unknown) = shown(explorer)[2:]
+    assert "not in the vocabulary: xyzzy, Gross<" in unknown and pieces.UNSURE in unknown
+    assert "not in the vocabulary" not in known and pieces.UNSURE not in known
+
+
+# --- rows and two images ----------------------------------------------------------------------
+
+
+def test_a_row_opens_its_map_and_closes_it(explorer):
+    explorer.view.value = MAP
+    best = explorer.table["text"][explorer.table["cosine"].idxmax()]
+    assert explorer.map_text.value == best, "a map opens on the best text"
+    place = 1 - PRESETS["first"].index(best)
+    button = explorer.bars.children[1 + place].children[0]
+    button.click()
+    assert explorer.map_text.value == button.description == PRESETS["first"][place]
+    assert explorer.view.value == MAP and button.button_style == "info"
+    assert f"with the map of {button.description}" in explorer.pictures.value
+    button.click()
+    assert explorer.view.value == BARS and button.button_style == ""
+    assert "map" not in explorer.pictures.value
+
+
+def test_two_images_share_the_scale_of_scores_and_maps(stub, monkeypatch):
+    largest, overlay = [], pieces.overlay
+    monkeypatch.setattr(
+        pieces, "overlay", lambda *given: (largest.append(given[2]), overlay(*given))[1]
+    )
+    explorer = explore(stub, images={"dark": DARK, "light": LIGHT}, presets=PRESETS)
+    explorer.beside.value = "light"
+    explorer.view.value = MAP
+    assert explorer.table["image"].tolist() == ["dark"] * 2 + ["light"] * 2
+    assert explorer.pictures.value.count("<img") == 2
+    assert "A: dark" in explorer.pictures.value and "B: light" in explorer.pictures.value
+    text = explorer.map_text.value
+    both = [np.abs(explorer._map(name, text)).max() for name in ("dark", "light")]
+    assert largest == [approx(max(both))] * 2
+    expected = [cosine(image, PRESETS["first"][0]) for image in (DARK, LIGHT)]
+    numbers = re.findall(r"([AB]) (-?[\d.]+)<", explorer.bars.children[1].children[1].value)
+    assert [(n, float(v)) for n, v in numbers] == [
+        (n, pytest.approx(v, abs=0.0051)) for n, v in zip("AB", expected, strict=True)
+    ]
+    assert "dark: " in words(explorer) and "light: " in words(explorer)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "left", "width"),
+    [(0.5, -1, 50, 25), (-0.5, -1, 25, 25), (0.5, 0, 0, 50), (1.2, -1, 50, 50), (-0.1, 0, 0, 0)],
+)
+def test_bars_start_at_zero_of_an_axis_that_stays(value, low, left, width):
+    bar = pieces.score([value], low, ["#000"], [""], "")
+    assert f"left:{left:.1f}%;width:{width:.1f}%" in bar
+
+
+def test_the_matrix_names_its_images(explorer):
+    explorer.view.value = MATRIX
+    for name in ("dark", "light"):
+        assert f">{name}</th>" in explorer.pictures.value
+    assert explorer.pictures.value.count("<b>") == 2, "the best text of each image"
+    assert explorer.image.layout.display == explorer.beside.layout.display == "none"
+    ticks = [tick.get_text() for tick in explorer.figure.axes[0].get_xticklabels()]
+    assert ticks == ["dark", "light"]
 
 
 # --- mistakes ---------------------------------------------------------------------------------
@@ -282,17 +448,17 @@ def test_a_model_is_asked_as_it_is_and_left_as_it_was(small_model, standin_proce
     ],
 )
 def test_unusable_texts_are_named_and_the_result_stands(explorer, text, said, caplog):
-    table, picture = explorer.table, explorer.picture.value
+    table, page = explorer.table, shown(explorer)
     with caplog.at_level(logging.ERROR):
         explorer.texts.value = text
     assert said in message(explorer) and "shows the last valid result" in message(explorer)
     assert "role='alert'" in explorer.status.value
-    assert explorer.table is table and explorer.picture.value == picture
+    assert explorer.table is table and shown(explorer) == page
     assert ("RuntimeError" in caplog.text) == (text == "explode"), (
         "a defect is logged with its traceback"
     )
     explorer.texts.value = "fine"
-    assert message(explorer).startswith("1 text, drawn in")
+    assert message(explorer).startswith("1 text, scored in")
 
 
 def test_messages_are_text_not_markup(explorer):
@@ -310,7 +476,7 @@ def busy_messages(explorer) -> list[str]:
 def test_busy_is_shown_while_encoding_only(explorer):
     said = busy_messages(explorer)
     explorer.texts.value = "a\nb"
-    assert said[0] == "⏳ encoding 2 texts …" and "drawn in" in said[-1]
+    assert said[0] == "⏳ encoding 2 texts …" and "scored in" in said[-1]
     said.clear()
     explorer.score.value = SOFTMAX
     assert not any("⏳" in line for line in said)
@@ -393,13 +559,15 @@ def test_the_upload_button_is_connected(explorer):
 
 def test_live_page_and_plain_picture_are_shown_together(explorer):
     bundle = explorer._repr_mimebundle_()
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
+    assert base64.b64decode(bundle["image/png"]) == figure_png(explorer.figure)
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.page.model_id
 
 
 def test_downloads_are_the_shown_figure_and_numbers(explorer):
     explorer.view.value = MATRIX
+    assert explorer.downloads.value == ""
+    explorer.download.click()
     links = re.findall(
         r'download="([^"]+)" href="data:([^;]+);base64,([^"]+)"', explorer.downloads.value
     )
@@ -410,7 +578,7 @@ def test_downloads_are_the_shown_figure_and_numbers(explorer):
         "similarity.csv",
         "text/csv",
     )
-    assert base64.b64decode(picture) == explorer.picture.value
+    assert base64.b64decode(picture) == figure_png(explorer.figure)
     read = pd.read_csv(io.BytesIO(base64.b64decode(table)))
     pd.testing.assert_frame_equal(read, explorer.table, check_exact=False, check_dtype=False)
     assert len(read) == 4
@@ -470,7 +638,7 @@ def test_default_presets_and_images_can_be_shown(stub):
         explorer.preset.value = name
         for score in (COSINE, PAIR):
             explorer.score.value = score
-            assert "drawn in" in message(explorer), message(explorer)
+            assert "scored in" in message(explorer), message(explorer)
     assert list(explorer.presets) == [
         "Five findings",
         "CheXpert classes",
@@ -488,6 +656,6 @@ import sys
 import medclip_helpers.explorer
 assert not {"torch", "matplotlib", "ipywidgets"} & set(sys.modules)
 medclip_helpers.explorer.SimilarityExplorer
-assert {"torch", "matplotlib", "ipywidgets"} <= set(sys.modules)
+assert {"torch", "ipywidgets"} <= set(sys.modules) and "matplotlib" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
