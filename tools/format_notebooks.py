@@ -89,7 +89,7 @@ except ModuleNotFoundError:
         at = ["--depth=1", "--branch", branch][: 3 if branch else 1]
         run("git", "clone", "--quiet", *at, "--", address, near[0])
         if os.path.isfile(f"{near[0]}/medclip_helpers/py.typed"): break
-    if not near: raise RuntimeError("{unknown}")
+    if not near: raise RuntimeError("{unknown}") from None
     run(sys.executable, "-m", "pip", "install", "--quiet", f"{near[0]}[notebooks]")
     importlib.invalidate_caches()
     import medclip_helpers

@@ -31,7 +31,7 @@ def load_tool(name: str):
         sys.path.remove(str(ROOT / "tools"))
 
 
-fmt, build_release = load_tool("format_notebooks"), load_tool("build_release")
+fmt, build_release, tour = map(load_tool, ("format_notebooks", "build_release", "tour"))
 
 
 def run(python: Path, source: str, cwd: Path, env: dict) -> subprocess.CompletedProcess:
@@ -133,7 +133,7 @@ def test_release_has_one_form_with_every_parameter_of_its_live_notebooks(release
     live = [text for text in forms if not text.startswith("# ")]
     assert len(live) == 1
     known = known_parameters(live[0])
-    for stem in set(build_release.SECTIONS) - set(build_release.COMMENTED):
+    for stem in set(tour.SECTIONS) - set(tour.COMMENTED):
         notebook = json.loads((ROOT / "notebooks" / f"{stem}.ipynb").read_text())
         form = next(c for c in notebook["cells"] if "parameters" in fmt.tags(c))
         assert set(known_parameters("".join(form["source"]))) <= set(known)
@@ -172,6 +172,6 @@ def test_release_runs_where_only_colabs_packages_are(
     finally:
         uninstall(colab_python, bare_environment)
     results = sorted(path.parent.name for path in (work / "runs").glob("*/result.json"))
-    live = [stem for stem in build_release.SECTIONS if stem not in build_release.COMMENTED]
+    live = [stem for stem in tour.SECTIONS if stem not in tour.COMMENTED]
     assert results == live
     assert str(ROOT) not in (tmp_path / "out.ipynb").read_text()

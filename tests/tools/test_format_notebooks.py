@@ -140,13 +140,18 @@ def test_address_comes_from_pyproject(tmp_path):
         fmt.repository_address(file)
 
 
+def readme_of(badges: list[str]) -> str:
+    rows = [f"| [x](notebooks/0{i}_x.ipynb) | words | {b} |" for i, b in enumerate(badges, 1)]
+    return "\n".join([fmt.HEADER.strip(), "|---|---|---|---|", *rows, "words", ""])
+
+
 @pytest.fixture
 def folder(messy, tmp_path, monkeypatch):
     """A repository of one messy notebook, with its address, and a README of an earlier one."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "01_x.ipynb").write_text(json.dumps(messy))
     badges = [fmt.badge("https://github.com/before/it", f"0{i}_x.ipynb") for i in (1, 2)]
-    (tmp_path / "README.md").write_text(f"{badges[0]} | {badges[1]}\nwords\n")
+    (tmp_path / "README.md").write_text(readme_of(badges))
     monkeypatch.setattr(fmt, "ROOT", tmp_path)
     monkeypatch.setattr(fmt, "repository_address", lambda: ADDRESS)
     return tmp_path / "notebooks"
@@ -162,7 +167,7 @@ def test_check_fails_until_it_is_written(folder, capsys, monkeypatch):
     assert fmt.main(["--check"]) == 0
     badges = [fmt.badge(ADDRESS, f"0{i}_x.ipynb") for i in (1, 2)]
     readme = folder.parent / "README.md"
-    assert readme.read_text() == f"{badges[0]} | {badges[1]}\nwords\n"
+    assert readme.read_text() == readme_of(badges)
     readme.write_text(readme.read_text().replace("someone", "before"))
     assert fmt.main(["--check"]) == 1
     monkeypatch.setattr(fmt, "repository_address", lambda: ADDRESS + "-moved")
