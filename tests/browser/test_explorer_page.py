@@ -6,7 +6,6 @@ Screenshots of every step are kept in build/screenshots.
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import os
@@ -108,7 +107,7 @@ def page(server):
             page.wait_for_selector(".jp-Notebook .jp-CodeCell")
             page.click(".lm-MenuBar-item:has-text('Run')")
             page.click(".lm-Menu-item:has-text('Run All Cells')")
-        page.wait_for_selector(".widget-image")
+        page.wait_for_selector(".medclip-pictures img")
         SHOTS.mkdir(parents=True, exist_ok=True)
         yield page
         browser.close()
@@ -120,7 +119,7 @@ class Explorer:
     def __init__(self, page):
         self.page = page
         self.status = page.locator(".widget-html-content").filter(
-            has_text=re.compile("drawn in|shows the last valid|encoding|computing")
+            has_text=re.compile("scored in|shows the last valid|encoding|computing")
         )
 
     def menu(self, label: str):
@@ -143,16 +142,10 @@ class Explorer:
         waiting.value.set_files(file)
 
     def picture(self) -> str:
+        """What stands on the page beside the controls, but for the time that it took."""
+        parts = ".medclip-words, .medclip-pictures, .medclip-score, .medclip-matrix, .medclip-text"
         return self.page.evaluate(
-            """async () => {
-                const source = document.querySelector('img.widget-image').src;
-                const blob = await (await fetch(source)).blob();
-                return await new Promise(done => {
-                    const reader = new FileReader();
-                    reader.onload = () => done(reader.result);
-                    reader.readAsDataURL(blob);
-                });
-            }"""
+            "parts => [...document.querySelectorAll(parts)].map(e => e.outerHTML).join()", parts
         )
 
     def wait_for_new_picture(self, old: str) -> str:
@@ -164,6 +157,7 @@ class Explorer:
         raise AssertionError("the picture did not change")
 
     def download(self, label: str) -> tuple[str, bytes]:
+        self.page.click("button:has-text('for download')")
         with self.page.expect_download() as waiting:
             self.page.click(f"a:has-text('{label}')")
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
@@ -195,10 +189,10 @@ def explorer(page) -> Explorer:
 
 
 def test_first_state_is_there(explorer):
-    playwright.expect(explorer.status).to_contain_text("drawn in")
-    assert explorer.picture().startswith("data:image/png")
+    playwright.expect(explorer.status).to_contain_text("scored in")
+    playwright.expect(explorer.page.locator(".medclip-words")).to_contain_text("effusion")
     assert explorer.page.locator(".widget-textarea textarea").input_value().count("\n") >= 4
-    explorer.page.locator("img.widget-image").scroll_into_view_if_needed()
+    explorer.page.locator(".medclip-pictures img").scroll_into_view_if_needed()
     explorer.shoot("1-first")
 
 
@@ -221,7 +215,7 @@ def test_typed_texts_are_scored(explorer):
     area.press("End")
     area.press_sequentially("\nThere is a pneumothorax on the left.", delay=20)
     explorer.wait_for_new_picture(shown)
-    playwright.expect(explorer.status).to_contain_text("2 texts, drawn in")
+    playwright.expect(explorer.status).to_contain_text("2 texts, scored in")
     texts = ["The heart is enlarged.", "There is a pneumothorax on the left."]
     assert [row["text"] for row in explorer.numbers()] == texts
     assert explorer.chosen("Preset") == "own texts"
@@ -233,16 +227,10 @@ def test_temperature_moves_the_softmax(explorer):
     explorer.choose("Score", "softmax over the texts")
     shown = explorer.wait_for_new_picture(shown)
     sharp = [float(row["score"]) for row in explorer.numbers()]
-    handle = explorer.page.locator(".widget-slider").filter(has_text="Temperature")
-    handle = handle.locator(".ui-slider-handle, .noUi-handle").first
-    at = handle.bounding_box()
-    x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
-    explorer.page.mouse.move(x, y)
-    explorer.page.mouse.down()
-    explorer.page.mouse.move(x + 25, y, steps=5)
-    explorer.page.mouse.up()
+    explorer.page.get_by_label("Temperature").fill("0.5")
+    explorer.page.keyboard.press("Enter")
     explorer.wait_for_new_picture(shown)
-    playwright.expect(explorer.status).to_contain_text("drawn in")
+    playwright.expect(explorer.status).to_contain_text("scored in")
     soft = [float(row["score"]) for row in explorer.numbers_at_rest()]
     assert sum(sharp) == pytest.approx(1) and sum(soft) == pytest.approx(1)
     assert max(soft) < max(sharp), "a higher temperature is less sure"
@@ -254,7 +242,17 @@ def test_map_and_matrix_views(explorer):
     explorer.choose("View", "map of a text")
     shown = explorer.wait_for_new_picture(shown)
     explorer.shoot("5-map")
-    explorer.choose("Text", explorer.options("Text")[1])
+    explorer.choose("View", "bars")
+    shown = explorer.wait_for_new_picture(shown)
+    row = explorer.page.get_by_role("button", name="There is a pneumothorax on the left.")
+    row.click()
+    shown = explorer.wait_for_new_picture(shown)
+    playwright.expect(explorer.page.locator(".medclip-pictures")).to_contain_text("pneumothorax")
+    explorer.choose("Beside it", explorer.options("Beside it")[1])
+    shown = explorer.wait_for_new_picture(shown)
+    assert explorer.page.locator(".medclip-pictures img").count() == 2
+    explorer.shoot("5-two")
+    explorer.choose("Beside it", "nothing")
     shown = explorer.wait_for_new_picture(shown)
     explorer.choose("View", "all images")
     explorer.wait_for_new_picture(shown)
@@ -283,6 +281,8 @@ def test_upload_joins_the_samples(explorer, tmp_path):
     explorer.wait_for_new_picture(shown)
     assert explorer.chosen("Radiograph") == "my film.png"
     assert {row["image"] for row in explorer.numbers()} == {"my film.png"}
+    banner = explorer.page.locator(".medclip-banner")
+    playwright.expect(banner).to_contain_text("only ever seen drawings")
     explorer.shoot("8-upload")
 
 
@@ -314,13 +314,34 @@ def test_unusable_texts_say_so(explorer, text, message, better):
     assert explorer.picture() == shown
     explorer.shoot("10-long-text" if text else "10-empty")
     area.fill(better)
-    playwright.expect(explorer.status).to_contain_text("1 text, drawn in")
+    playwright.expect(explorer.status).to_contain_text("1 text, scored in")
     assert explorer.picture() != shown, "it works again after the mistake"
 
 
 def test_download_of_the_figure_is_the_figure(explorer):
     name, content = explorer.download("the figure")
     assert name == "similarity.png"
-    assert base64.b64encode(content).decode() in explorer.picture()
     with Image.open(io.BytesIO(content)) as image:
         assert image.format == "PNG" and image.width >= 700
+
+
+def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer):
+    explorer.page.set_viewport_size({"width": 420, "height": 900})
+    explorer.page.wait_for_timeout(500)
+    found = explorer.page.evaluate(
+        """() => {
+            const page = document.querySelector('.medclip');
+            const edge = page.parentElement.getBoundingClientRect().right + 1;
+            const shown = [...page.querySelectorAll('select, textarea, input, button, img')]
+                .filter(e => e.offsetParent !== null && e.type !== 'file');
+            return {
+                unlabelled: shown.filter(e => !(e.labels?.[0]?.innerText || e.innerText || e.alt))
+                    .map(e => e.outerHTML.slice(0, 200)),
+                cut: shown.filter(e => e.getBoundingClientRect().right > edge)
+                    .map(e => e.outerHTML.slice(0, 200)),
+                count: shown.length,
+            };
+        }"""
+    )
+    explorer.shoot("11-narrow")
+    assert found["count"] > 8 and found["unlabelled"] == [] and found["cut"] == []
