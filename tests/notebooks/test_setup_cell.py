@@ -1,7 +1,7 @@
-"""How the setup cell finds its repository: what Colab's runtime may answer, and what it must not do.
+"""How the setup cell finds its repository, whatever Colab's runtime answers.
 
-The runtime's answer is observed in public code, not documented: whatever is not exactly of that form
-means that the repository is unknown, and reaches neither git nor a shell.
+That answer is observed in public code, not documented: whatever is not exactly of its form means
+that the repository is unknown, and reaches neither git nor a shell.
 """
 
 import json
@@ -54,7 +54,7 @@ def runtime():
 
 @pytest.fixture
 def look(runtime, tmp_path, monkeypatch):
-    """(address of pyproject.toml, environment) -> the commands that the cell started, curl apart."""
+    """(address of pyproject.toml, environment) -> the commands that the cell ran, curl apart."""
     real, calls = subprocess.run, []
 
     def run(words, **how):

@@ -54,7 +54,8 @@ def figures() -> dict[str, Figure]:
             random.normal(size=(20, 20)), [IMAGE] * 20, many, note=NOTE
         ),
         "narrow matrix": plots.plot_similarity_matrix(
-            random.normal(size=(1, 2)), [IMAGE], ["a", "b"], note=NOTE, names=["a name that is long enough to be wrapped"],
+            random.normal(size=(1, 2)), [IMAGE], ["a", "b"], note=NOTE,
+            names=["a name that is long enough to be wrapped"],
             title="softmax over 2 texts, temperature 0.070",
         ),
         "wide matrix": plots.plot_similarity_matrix(
