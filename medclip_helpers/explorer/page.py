@@ -121,8 +121,9 @@ class SimilarityExplorer:
                 description=label, options=options, layout=layout, style=style, **more
             )
 
-        self.image = menu("Radiograph", list(self._images))
-        self.beside = menu("Beside it", [ALONE, *self._images])
+        # layouts of their own, for these come and go
+        self.image = menu("Radiograph", list(self._images), layout=widgets.Layout(width="98%"))
+        self.beside = menu("Beside it", [ALONE, *self._images], layout=widgets.Layout(width="98%"))
         self.upload = widgets.FileUpload(
             description="Upload PNG, JPEG or DICOM", multiple=True, layout=wide
         )

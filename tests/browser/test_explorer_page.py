@@ -38,7 +38,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 CLASSIC = int(version("notebook").split(".")[0]) < 7
-PATIENCE = 90_000  # milliseconds; a loaded machine is slow to import torch
+PATIENCE = 30_000  # milliseconds; a loaded machine is slow to import torch
 
 CELLS = [
     "from medclip_helpers import SimilarityExplorer, load_medclip\n"
@@ -157,9 +157,14 @@ class Explorer:
         raise AssertionError("the picture did not change")
 
     def download(self, label: str) -> tuple[str, bytes]:
-        self.page.click("button:has-text('for download')")
+        link = self.page.locator(f"a:has-text('{label}')")
+        deadline = time.monotonic() + PATIENCE / 1000
+        while not link.is_visible() and time.monotonic() < deadline:
+            # again, where the page was still moving under the pointer
+            self.page.click("button:has-text('for download')")
+            self.page.wait_for_timeout(1000)
         with self.page.expect_download() as waiting:
-            self.page.click(f"a:has-text('{label}')")
+            link.click()
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
 
     def numbers(self) -> list[dict]:

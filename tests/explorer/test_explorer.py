@@ -659,3 +659,21 @@ medclip_helpers.explorer.SimilarityExplorer
 assert {"torch", "ipywidgets"} <= set(sys.modules) and "matplotlib" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_view_hides_what_it_does_not_use_and_nothing_else(explorer):
+    explorer.view.value = MATRIX
+    shown = {
+        name: getattr(explorer, name).layout.display != "none"
+        for name in (
+            "image",
+            "beside",
+            "temperature",
+            "map_text",
+            "view",
+            "score",
+            "texts",
+            "preset",
+        )
+    }
+    assert {name for name, here in shown.items() if here} == {"view", "score", "texts", "preset"}
