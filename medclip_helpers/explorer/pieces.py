@@ -52,8 +52,8 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
 
 
 def number(value: float) -> str:
-    """Two decimals, as everywhere on the page; never -0.00."""
-    return f"{round(float(value), 2) + 0.0:.2f}"
+    """Two decimals and a true minus, as everywhere on the page; never −0.00."""
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")
 
 
 def quoted(text: str) -> str:
