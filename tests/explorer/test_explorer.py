@@ -408,8 +408,8 @@ def test_two_images_share_the_scale_of_scores_and_maps(stub, monkeypatch):
     both = [np.abs(explorer._map(name, text)).max() for name in ("dark", "light")]
     assert largest == [approx(max(both))] * 2
     expected = [cosine(image, PRESETS["first"][0]) for image in (DARK, LIGHT)]
-    numbers = re.findall(r"([AB]) (-?[\d.]+)<", explorer.bars.children[1].children[1].value)
-    assert [(n, float(v)) for n, v in numbers] == [
+    numbers = re.findall(r"([AB]) (−?[\d.]+)<", explorer.bars.children[1].children[1].value)
+    assert [(n, float(v.replace("−", "-"))) for n, v in numbers] == [
         (n, pytest.approx(v, abs=0.0051)) for n, v in zip("AB", expected, strict=True)
     ]
     assert "dark: " in words(explorer) and "light: " in words(explorer)
