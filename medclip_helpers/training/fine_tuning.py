@@ -54,7 +54,7 @@ AUTHORS_CONFIG: dict[str, Any] = {
     "weight_decay": 0.0,
 }
 AUTHORS_STEPS = {"linear probe": 50, "prompt tuning": 10}  # from one judgement to the next
-AUTHORS_CONTEXT, AUTHORS_PROMPTS = 16, 10
+AUTHORS_CONTEXT = 16
 
 
 def build_classifier(
@@ -200,14 +200,17 @@ def evaluate_method(
         raise ValueError(f"method is {method!r}, expected one of {list(LEARNING_RATES)}")
     as_authors = protocol == "authors"
     config = config or method_config(method, protocol)
-    splits = {split: table[table["split"] == split] for split in ("train", "valid", "test")}
+    chosen_on = {"authors": "test", "ours": "valid"}.get(protocol or "", "")
+    chosen_on = chosen_on if chosen_on in set(table["split"]) else ""
+    needed = dict.fromkeys(filter(None, ("train", "test", chosen_on)))
+    splits = {split: table[table["split"] == split] for split in needed}
     for split, rows in splits.items():
-        if rows.empty and split != "valid":
+        if rows.empty:
             raise ValueError(f"no row of the manifest has split {split!r}: expected some")
     if train_images:
         count = min(train_images, len(splits["train"]))
         splits["train"] = splits["train"].sample(count, random_state=config.seed)
-    labels = {split: _labels(rows, known) for split, rows in splits.items() if len(rows)}
+    labels = {split: _labels(rows, known) for split, rows in splits.items()}
     vary = image_augmentation(processor.image_processor.size, flip=True) if as_authors else None
     images = {
         split: LabelledImages(
@@ -221,7 +224,6 @@ def evaluate_method(
     made = method, model, known.classes, known.mode, config.seed
     classifier = build_classifier(*made, as_authors=as_authors)
     collate = _collator(method, processor, known, config.seed, as_authors, prompts, sentences)
-    chosen_on = {"authors": "test", "ours": "valid"}.get(protocol or "", "")
 
     def judge(classifier: nn.Module) -> float:
         logits = predict_logits(classifier, images[chosen_on], collate)
@@ -229,7 +231,7 @@ def evaluate_method(
 
     fit(
         classifier, images["train"], config, collate,
-        judge=judge if chosen_on in images else None, every=AUTHORS_STEPS.get(method, 50),
+        judge=judge if chosen_on else None, every=AUTHORS_STEPS.get(method, 50),
     )  # fmt: skip
     logits = predict_logits(classifier, images["test"], collate)
     yes = 0 if known.mode == "multilabel" or logits.shape[1] == 1 else None  # a sigmoid's one half
@@ -270,10 +272,7 @@ def _collator(
     if method != "prompt tuning":
         return default_collate
     if as_authors:
-        normal = (
-            sentences if known.mode == "binary" and (source or "").startswith("authors:") else None
-        )
-        (prompts,) = draw_prompts(source or known.prompts, normal, runs=1)
+        (prompts,) = draw_prompts(source or known.prompts, sentences, runs=1)
     else:
         prompts = load_class_prompts(source or known.prompts, n=PROMPTS_PER_CLASS, seed=seed)
     inputs = process_class_prompts({c: prompts[c] for c in known.classes}, processor)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
@@ -65,7 +66,7 @@ def train_from_file(
     images = part("images", data.read_manifest, image_root)
     sentences = part("sentences", data.read_sentences)
     dataset = part("sampling", _read_sampling, images, sentences, config.seed)
-    labels = part("labels", dict)
+    labels = part("labels", _read_labels)
     collator = part("augmentation", _read_augmentation, processor, labels)
     evaluate = part("evaluate", _read_evaluate, image_root, processor)
     return train(
@@ -95,7 +96,7 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
     for name, known in PART_KEYS.items():
         _check_keys(settings.get(name, {}), known, (), f"{path}, {name}: ")
 
-    if not isinstance(settings.get("image_root", ""), str):
+    if not isinstance(settings.get("image_root"), (str, type(None))):
         raise ValueError(f"{path}: image_root is {settings['image_root']!r}, expected a folder")
 
     def whole(value):
@@ -108,8 +109,9 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
 
     def in_place(part: Any, *names: str, optional: bool = False) -> None:
         for name in names if isinstance(part, dict) else ():
-            if name in part and (not optional or Path(whole(str(part[name]))).exists()):
-                part[name] = whole(part[name])
+            value = part.get(name)
+            if not optional or isinstance(value, str) and Path(whole(value)).exists():
+                part |= {name: whole(value)} if name in part else {}
 
     in_place(settings, *DATA_KEYS)
     in_place(settings, "model", optional=True)
@@ -150,6 +152,11 @@ def _read_sampling(
     if text == "own":
         return data.PairedDataset(images, sentences, seed=seed)
     return data.UnpairedDataset(images, sentences, seed, match=text == "label")
+
+
+def _read_labels(settings: Any) -> dict:
+    data.encode_labels(np.zeros(0), **settings)  # refuses what is no number
+    return settings
 
 
 def _read_augmentation(settings: Any, processor: MedCLIPProcessor, labels: dict) -> Callable:

@@ -38,6 +38,9 @@ from .config import TrainingConfig
 from .gradient_cache import backward_in_chunks, check_model
 from .sampler import EpochSampler
 
+# what the loss is given of a collator's batch
+INPUTS = "pixel_values", "input_ids", "attention_mask", "aug_input_ids", "aug_attention_mask"
+LABELS_OF = "image_labels", "text_labels"
 SETTINGS_FILE = "training.json"
 # What may differ when a run is continued: nothing that a number of the run depends on.
 FREE_SETTINGS = {"output_dir", "num_workers", "keep_last", "progress", "device"}
@@ -166,8 +169,8 @@ class MedCLIPTrainer(Trainer):
             return self._finite(model(**self._batch(inputs))["loss_value"])
 
     def _batch(self, inputs) -> dict:
-        labels = self.config.loss == "semantic"
-        return {k: part for k, part in inputs.items() if labels or not k.endswith("_labels")}
+        names = INPUTS + (LABELS_OF if self.config.loss == "semantic" else ())
+        return {name: inputs[name] for name in names if name in inputs}
 
     def _finite(self, loss):
         if not loss.isfinite():

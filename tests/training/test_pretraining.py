@@ -516,6 +516,14 @@ def test_a_recipe_is_what_its_file_says_and_a_run_file_changes_it(run_file, tmp_
         TrainingConfig.from_recipe("ourz")
 
 
+def test_a_run_file_takes_paths_from_its_folder_and_leaves_what_is_none(run_file, tmp_path):
+    """A mapping is no path, however long its text is."""
+    long = MODEL | {"vision": MODEL["vision"] | {"note": "x" * 300}}
+    found = read_run_file(run_file("run", model=long, image_root=None, images="a.csv"), tmp_path)
+    assert found["model"] == long | {"tokenizer": found["model"]["tokenizer"]}
+    assert found["image_root"] is None and found["images"] == str(tmp_path / "a.csv")
+
+
 def test_recipes_say_the_same_things():
     """Each difference between the two can be read off, line by line."""
     authors, ours = (read_recipe(name) for name in ("authors", "ours"))
