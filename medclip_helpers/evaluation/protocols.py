@@ -39,17 +39,21 @@ def draw_prompts(
 
     source: as for `load_class_prompts`; of its classes those with more than `per_class` prompts are
         drawn from by Python's generator, seeded with 42 once for all runs.
-    sentences: `Reports` and the 14 labels, as `pandas.read_csv` gives them, from which the prompts
-        of "Normal" are drawn by NumPy's generator, seeded likewise: those of more than 4 characters
-        that are labelled No Finding and nothing else. What is blank is not labelled, what is
-        uncertain is.
+    sentences: `Reports` and the 14 labels, as `pandas.read_csv` gives them. Where the source has
+        one class alone, as the authors' for COVID and RSNA, the prompts of "Normal" are drawn from
+        them by NumPy's generator, seeded likewise: those of more than 4 characters that are
+        labelled No Finding and nothing else. What is blank is not labelled, what is uncertain is.
 
-    Raises ValueError for "authors:covid" and "authors:rsna" without sentences, for sentences of
-    which none is so, and what `load_class_prompts` raises.
+    Raises ValueError for such a source without sentences, for sentences of which none is so, for
+    numbers below 1, and what `load_class_prompts` raises.
     """
-    phrases = load_class_prompts(source)
-    normal = None if sentences is None else _normal(sentences)
-    if normal is None and len(phrases) == 1:
+    for name, count in (("runs", runs), ("per_class", per_class)):
+        if count < 1:
+            raise ValueError(f"{name} is {count}, expected at least 1")
+    phrases, normal = load_class_prompts(source), None
+    if len(phrases) == 1 and sentences is not None:
+        normal = _normal(sentences)
+    elif len(phrases) == 1:
         raise ValueError(
             f"{source!r} has prompts for {list(phrases)} alone: its authors drew those of normal "
             "images from a table of labelled sentences, which is not public; give one as sentences"
@@ -108,11 +112,15 @@ def evaluate_zero_shot(
     over a class's prompts, or "ensemble", their mean; ours is the latter), before `sd`, the
     population standard deviation over runs. Intervals are over patients, of the prompts as drawn.
 
-    Raises ValueError for another protocol, for prompts of other classes than the data set's, and
-    what reading the images and the prompts raises.
+    Raises ValueError for another protocol or data set, for prompts of other classes than the data
+    set's, and what reading the images and the prompts raises.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol is {protocol!r}, expected one of {PROTOCOLS}")
+    for name, value, choices in (
+        ("protocol", protocol, PROTOCOLS),
+        ("dataset", dataset, tuple(DATASETS)),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}, expected one of {choices}")
     known = DATASETS[dataset]
     single = is_exclusive(table, known.classes)
     rows = table[single]

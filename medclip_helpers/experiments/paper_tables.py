@@ -8,9 +8,10 @@ Data sets are looked for below one folder, each in the folder of its layout (`da
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 import yaml
@@ -38,7 +39,6 @@ from ..training import evaluate_method, method_config
 
 logger = logging.getLogger(__name__)
 SIZES = (20_000, 50_000, 100_000, 200_000)  # images to pretrain on
-RECIPES = {"authors": "authors", "ours": "stratified"}  # protocol -> of its test images
 
 
 def reproduce(
@@ -77,18 +77,18 @@ def reproduce(
     folder = Path(out).expanduser()
     if table == "efficiency":
         return _efficiency(found, folder, sentences, seed)
+    if table == "retrieval":  # asks with sentences about one of CheXpert's findings
+        found = [(name, root) for name, root in found if set(DATASETS[name].classes) <= set(LABELS)]
+        if not found:
+            raise FileNotFoundError("retrieval: expected CheXpert or MIMIC-CXR among the data sets")
     medclip, processor = load_medclip(model)
     rows, tests = [], {}
-    for name, root in found:
-        for protocol in PROTOCOLS:
-            options: dict[str, Any] = {"seed": seed}
-            if test_per_class is not None:
-                options["test_per_class"] = test_per_class
-            images, listed = _manifest(name, root, protocol, options)
-            tests[f"{name}, {protocol}"] = describe_test(images)
-            made = MADE[table](medclip, processor, images, name, protocol, spoken, max_steps, seed)
-            if made is not None:
-                rows.append(made.assign(dataset=name, protocol=protocol, list=listed))
+    make, protocols = MADE[table]
+    for (name, root), protocol in product(found, protocols):
+        images, listed = _manifest(name, root, protocol, test_per_class, seed)
+        tests[f"{name}, {protocol}"] = describe_test(images)
+        task = _Task(medclip, processor, images, name, protocol, spoken, max_steps, seed)
+        rows.append(make(task).assign(dataset=name, protocol=protocol, list=listed))
     result = pd.concat(rows, ignore_index=True)
     if table == "table2" and model in PUBLISHED_METHODS:
         of = {name: zero_shot_of(name, model) for name, _ in found}
@@ -116,89 +116,91 @@ def _data_sets(data: Path) -> Iterator[tuple[str, Path]]:
             yield name, root
 
 
-def _manifest(name: str, root: Path, protocol: str, options: dict) -> tuple[pd.DataFrame, str]:
+def _manifest(
+    name: str, root: Path, protocol: str, test_per_class: int | None, seed: int
+) -> tuple[pd.DataFrame, str]:
     """The images and which list they are of: the authors', where it can be drawn, or ours."""
     if protocol == "authors":
         try:
             return build_manifest(name, root, recipe="authors", progress=False), "authors"
         except (ValueError, FileNotFoundError, ImportError) as error:
             logger.warning("%s: judged on our own list, for %s", name, str(error).splitlines()[0])
-    return build_manifest(name, root, progress=False, **options), "ours"
+    ours = build_manifest(name, root, seed=seed, test_per_class=test_per_class, progress=False)
+    return ours, "ours"
 
 
-def _source(name: str, protocol: str, spoken: pd.DataFrame | None) -> str:
-    """Whose phrases: the authors' for their protocol, as far as they can be had."""
-    known = DATASETS[name]
-    if protocol == "authors" and (known.mode != "binary" or spoken is not None):
-        try:
-            load_class_prompts(f"authors:{known.prompts}")
-            return f"authors:{known.prompts}"
-        except DownloadError as error:
-            logger.warning("%s: asked with our own phrases, for %s", name, error)
-    return known.prompts
+class _Task(NamedTuple):
+    """One data set by one protocol. images: its manifest. spoken: labelled sentences."""
+
+    model: MedCLIPModel
+    processor: MedCLIPProcessor
+    images: pd.DataFrame
+    name: str
+    protocol: str
+    spoken: pd.DataFrame | None
+    max_steps: int | None
+    seed: int
+
+    def source(self) -> str:
+        """Whose phrases: the authors' for their protocol, as far as they can be had."""
+        known = DATASETS[self.name]
+        if self.protocol == "authors" and (known.mode != "binary" or self.spoken is not None):
+            try:
+                load_class_prompts(f"authors:{known.prompts}")
+                return f"authors:{known.prompts}"
+            except DownloadError as error:
+                logger.warning("%s: asked with our own phrases, for %s", self.name, error)
+        return known.prompts
+
+    @property
+    def test(self) -> pd.DataFrame:
+        return self.images[self.images["split"] == "test"]
 
 
-def _table2(medclip, processor, images, name, protocol, spoken, max_steps, seed) -> pd.DataFrame:
-    source = _source(name, protocol, spoken)
-    normal = spoken if source.startswith("authors:") and DATASETS[name].mode == "binary" else None
-    test = images[images["split"] == "test"]
+def _table2(task: _Task) -> pd.DataFrame:
+    source = task.source()
     found = evaluate_zero_shot(
-        medclip,
-        processor,
-        test,
-        name,
-        protocol=protocol,
-        source=source,
-        sentences=normal,
-        seed=seed,
-    )
+        task.model, task.processor, task.test, task.name, protocol=task.protocol, source=source,
+        sentences=task.spoken, seed=task.seed,
+    )  # fmt: skip
     return found.assign(**{"prompts of": source.partition(":")[0] if ":" in source else "ours"})
 
 
-def _table3(medclip, processor, images, name, protocol, spoken, max_steps, seed) -> pd.DataFrame:
-    source = _source(name, protocol, spoken)
-    tables = {}
+def _table3(task: _Task) -> pd.DataFrame:
+    train_images, tables, source = None, {}, task.source()
+    if task.protocol == "authors" and task.name == "covid":
+        # theirs: another fifth, by an unknown seed
+        train_images = round(0.2 * (task.images["split"] == "train").sum())
     for method in ("linear probe", "prompt tuning"):
-        config = method_config(method, protocol, max_steps=max_steps, seed=seed)
-        train_images = None
-        if protocol == "authors" and name == "covid":  # theirs: another fifth, by an unknown seed
-            train_images = round(0.2 * (images["split"] == "train").sum())
+        config = method_config(method, task.protocol, max_steps=task.max_steps, seed=task.seed)
         tables[method] = evaluate_method(
-            method, medclip, processor, images, DATASETS[name], config, protocol=protocol,
-            train_images=train_images, prompts=source, sentences=spoken,
+            method, task.model, task.processor, task.images, DATASETS[task.name], config,
+            protocol=task.protocol, train_images=train_images, prompts=source,
+            sentences=task.spoken,
         )  # fmt: skip
     return pd.concat(tables, names=["method"]).reset_index(0)
 
 
-def _retrieval(
-    medclip: MedCLIPModel,
-    processor: MedCLIPProcessor,
-    images,
-    name,
-    protocol,
-    spoken,
-    max_steps,
-    seed,
-) -> pd.DataFrame | None:
-    """Ours alone: no script of the authors for it was found."""
-    classes = list(DATASETS[name].classes)
-    if protocol == "authors" or not set(classes) <= set(LABELS):
-        return None
-    test = images[images["split"] == "test"]
-    test = test[is_exclusive(test, classes)]
-    texts = load_class_prompts(DATASETS[name].prompts)
-    if spoken is not None:
-        texts = generate_class_prompts(spoken, classes, n=200, seed=seed)
+def _retrieval(task: _Task) -> pd.DataFrame:
+    classes = list(DATASETS[task.name].classes)
+    test = task.test[is_exclusive(task.test, classes)]
+    texts = load_class_prompts(DATASETS[task.name].prompts)
+    if task.spoken is not None:
+        texts = generate_class_prompts(task.spoken, classes, n=200, seed=task.seed)
     flat = [text for label in classes for text in texts[label]]
     of = [k for k, label in enumerate(classes) for _ in texts[label]]
     return precision_at_k(
-        encode_images(medclip, processor, test["imgpath"]),
-        encode_texts(medclip, processor, flat, truncation=True),
-        class_numbers(test, classes), of, groups=test["subject_id"], seed=seed,
+        encode_images(task.model, task.processor, test["imgpath"]),
+        encode_texts(task.model, task.processor, flat, truncation=True),
+        class_numbers(test, classes), of, groups=test["subject_id"], seed=task.seed,
     )  # fmt: skip
 
 
-MADE = {"table2": _table2, "table3": _table3, "retrieval": _retrieval}
+MADE: dict[str, tuple[Callable[[_Task], pd.DataFrame], Sequence[str]]] = {
+    "table2": (_table2, PROTOCOLS),
+    "table3": (_table3, PROTOCOLS),
+    "retrieval": (_retrieval, ("ours",)),  # no script of the authors for it was found
+}
 TABLES = (*MADE, "efficiency")
 
 
@@ -210,7 +212,7 @@ def _efficiency(found, folder: Path, sentences, seed: int) -> pd.DataFrame:
     for name, root in found:
         whole = {"chexpert-5x200": "chexpert", "mimic-5x200": "mimic-cxr"}.get(name)
         if whole:
-            images, listed = _manifest(whole, root, "authors", {"seed": seed})
+            images, listed = _manifest(whole, root, "authors", None, seed)
             parts.append(images[images["split"] == "train"].assign(list=listed))
     if not parts:
         raise FileNotFoundError("efficiency: expected CheXpert or MIMIC-CXR among the data sets")
@@ -218,7 +220,7 @@ def _efficiency(found, folder: Path, sentences, seed: int) -> pd.DataFrame:
     rows = []
     for size in [*(size for size in SIZES if size < len(images)), min(len(images), SIZES[-1])]:
         write_text(folder / f"images-{size}.csv", images[:size].to_csv(index=False))
-        for recipe in RECIPES:
+        for recipe in PROTOCOLS:  # they have the same names
             settings = {
                 "recipe": recipe, "images": f"images-{size}.csv",
                 "sentences": str(Path(sentences).expanduser().resolve()),

@@ -140,6 +140,10 @@ def test_what_cannot_be_evaluated_is_said(small_model, processor, published_whee
         evaluate(protocol="authors")
     with pytest.raises(ValueError, match=r"prompts for \['Atelectasis', .* expected \['Normal'"):
         evaluate(source="chexpert")
+    with pytest.raises(ValueError, match="dataset is 'brain', expected one of"):
+        ev.evaluate_zero_shot(small_model, processor, table, "brain")
+    with pytest.raises(ValueError, match="runs is 0, expected at least 1"):
+        evaluate(protocol="authors", source="rsna", runs=0)
     other = inputs.sentence_table().assign(Fracture=1)
     with pytest.raises(ValueError, match="none of 902 sentences is labelled No Finding and no oth"):
         ev.draw_prompts("authors:rsna", other)
