@@ -15,6 +15,7 @@ from ..constants import CHEXPERT_COMPETITION
 from ..demo import PHANTOM_FINDINGS, Phantom, draw_phantom
 from ..prompts import load_class_prompts
 from ..radiographs import find_radiographs, read_radiograph
+from . import pieces
 
 
 def default_presets() -> dict[str, list[str]]:
@@ -70,11 +71,12 @@ def _negated(text: str) -> str:
 
 
 class Picture(NamedTuple):
-    """image: mode "L". drawing: known to be one of the demo world. warning: why it may not be a
-    chest radiograph at all, or empty.
+    """image: mode "L". small: as the page shows it. drawing: known to be one of the demo world.
+    warning: why it may not be a chest radiograph at all, or empty.
     """
 
     image: Image.Image
+    small: Image.Image
     drawing: bool
     warning: str
 
@@ -88,7 +90,7 @@ def read_picture(source) -> Picture:
     said = [str(warning.message) for warning in caught]
     if len(set(image.getextrema())) == 1:
         said.append("The image is blank: all of one brightness, so that its scores mean nothing.")
-    return Picture(image, drawing, " ".join(said))
+    return Picture(image, pieces.small(image), drawing, " ".join(said))
 
 
 def named_images(images) -> dict[str, Picture]:

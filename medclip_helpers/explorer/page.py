@@ -77,8 +77,7 @@ class SimilarityExplorer:
 
     `table` (a DataFrame) and `figure` (drawn when asked for) are what is shown. The controls are
     attributes: `image`, `beside`, `upload`, `preset`, `texts`, `score`, `temperature`, `view`,
-    `map_text`. Changes made from code
-    are drawn when the cell has ended, or at once by `refresh()`.
+    `map_text`. Changes made from code are shown when the cell has ended, or at once by `refresh()`.
     """
 
     def __init__(
@@ -348,7 +347,7 @@ class SimilarityExplorer:
         self.downloads.value = ""
         self.words.value = said
         if self.view.value == MATRIX:
-            images = {name: self._images[name].image for name in names}
+            images = {name: self._images[name].small for name in names}
             self.pictures.value = pieces.matrix(values, images, labels, label)
         else:
             self._show_pictures(names, map_text, maps)
@@ -361,14 +360,14 @@ class SimilarityExplorer:
         largest = max((float(np.abs(one).max()) for one in maps), default=0)
         shown = []
         for place, name in enumerate(names):
-            image = self._images[name].image
+            picture = self._images[name].small
             caption = f"{letters[place]}: {name}" if letters else name
             told = f"Radiograph {caption}"
             if maps:
                 told += f" with the map of {map_text}"
-                caption += f". Orange adds to the {maps[place].sum():+.2f} of “{map_text}”, "
-                caption += "blue takes from it."
-            picture = pieces.overlay(image, maps[place], largest) if maps else pieces.small(image)
+                total = pieces.number(maps[place].sum())
+                caption += f". Orange adds to the {total} of “{map_text}”, blue takes from it."
+                picture = pieces.overlay(picture, maps[place], largest)
             shown.append((caption, told, picture))
         self.pictures.value = pieces.pictures(shown)
 

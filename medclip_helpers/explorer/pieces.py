@@ -105,13 +105,16 @@ def _png(picture: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def small(image: Image.Image, side: int = SIDE) -> Image.Image:
-    """As the model sees it, padded to a square, so that maps lie where they belong."""
-    return to_square(image).resize((side, side), Image.Resampling.BILINEAR)
+def small(image: Image.Image) -> Image.Image:
+    """As the model sees it, padded to a square, so that maps lie where they belong.
+
+    Made once, when a picture is read: of a large one it takes longer than all of an edit.
+    """
+    return to_square(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def overlay(image: Image.Image, contributions: np.ndarray, largest: float) -> Image.Image:
-    """The image under its map: the fainter a contribution, the more of the radiograph shows.
+    """The image, as of `small`, under its map: the fainter a contribution, the more of it shows.
 
     contributions: (h, w). largest: what is drawn strongest, the same for images to compare.
     """
@@ -119,7 +122,7 @@ def overlay(image: Image.Image, contributions: np.ndarray, largest: float) -> Im
     cells = np.where(contributions[..., None] > 0, np.array(WARM), np.array(COOL))
     mask = Image.fromarray((255 * alpha).astype(np.uint8)).resize((SIDE, SIDE), 0)
     colour = Image.fromarray(cells.astype(np.uint8)).resize((SIDE, SIDE), 0)
-    return Image.composite(colour, small(image).convert("RGB"), mask)
+    return Image.composite(colour, image.convert("RGB"), mask)
 
 
 def matrix(
@@ -127,10 +130,10 @@ def matrix(
 ) -> str:
     """A table: a column an image with its name, a row a text; the best text of an image is bold.
 
-    values: (images, texts).
+    values: (images, texts). images: name -> picture as of `small`.
     """
     heads = "".join(
-        f"<th scope='col'><img alt='' src='{_png(small(image, 48))}'>{html.escape(name)}</th>"
+        f"<th scope='col'><img alt='' src='{_png(image.resize((48, 48)))}'>{html.escape(name)}</th>"
         for name, image in images.items()
     )
     best, rows = values.argmax(1), ""
