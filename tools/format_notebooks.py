@@ -304,8 +304,7 @@ def look_alike(first: str, second: str) -> bool:
 
 def the_tour(folder: Path, repository: str) -> dict:
     """notebooks/medclip_colab.ipynb, made from the numbered notebooks in `folder`."""
-    setup = {"cell_type": "code", "source": setup_source(repository), "outputs": []}
-    setup |= {"metadata": {"cellView": "form", "tags": ["setup"]}, "execution_count": None}
+    setup = tour.new("code", setup_source(repository), cellView="form", tags=["setup"])
     line = badge(repository, TOUR) or NO_BADGE
     title = f"{tour.TITLE}\n\n{line}\n\n{tour.FINDS}\n\n{tour.ABOUT}"
     return assembled(tour.cells(sections(folder, repository), title, [setup]), "GPU")
@@ -318,6 +317,8 @@ def sections(folder: Path, repository: str) -> dict[str, list[dict]]:
         path = folder / f"{stem}.ipynb"
         notebook = json.loads(path.read_text(encoding="utf-8"))
         found[stem] = canonical(notebook, path.name, repository)["cells"]
+        title = found[stem][0]["source"]
+        found[stem][0]["source"] = [line for line in title if line.strip() != NO_BADGE]
     return found
 
 

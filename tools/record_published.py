@@ -130,7 +130,7 @@ def pretraining() -> dict:
 
 
 def loss() -> dict:
-    """The loss on 6 pictures and texts, and with the texts' augmented forms."""
+    """The loss on three pictures and texts, and with the texts' augmented forms."""
     from medclip.losses import ImageTextContrastiveLoss
 
     known = torch.load(PARITY / "golden.pt")

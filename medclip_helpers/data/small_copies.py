@@ -10,6 +10,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ..hub import whole_file
+from ..processor import MAX_READERS
 from ..radiographs import open_radiograph, to_square, users_line
 from .tables import check_numbers, check_table
 
@@ -20,21 +21,20 @@ def cache_images(
     folder: str | Path,
     size: int = 256,
     *,
-    processes: int = 16,
     progress: bool = True,
 ) -> pd.DataFrame:
     """The manifest over copies of `size` pixels a side: 8-bit grey PNG, padded to a square.
 
-    root: the folder that all images lie in; the copies lie in `folder` by the same names. What is
-    there already stays, so that an interrupted call goes on where it was. processes: threads that
-    read. An image resized twice is not the image resized once: a score changes in its third digit,
-    so copies are for training, not for numbers that are compared.
+    root: the folder that all images lie in; the copies lie in `folder`, one for each size, by the
+    same names. What is there already stays, so that an interrupted call goes on where it was. An
+    image resized twice is not the image resized once: copies are for training, not for numbers that
+    are compared.
 
     Raises ValueError for an image outside root, and, after all others are written, for those that
     cannot be read, naming the first.
     """
     check_table(table, ["imgpath"], "table")
-    check_numbers(1, size=size, processes=processes)
+    check_numbers(1, size=size)
     root, folder, line = Path(root).resolve(), Path(folder), users_line()
     sources = [Path(path) for path in table["imgpath"]]
     outside = [path for path in sources if not path.resolve().is_relative_to(root)]
@@ -52,7 +52,7 @@ def cache_images(
             return str(error)
         return None
 
-    with ThreadPoolExecutor(processes) as pool:
+    with ThreadPoolExecutor(MAX_READERS) as pool:
         done = pool.map(write, sources, copies)
         bar = tqdm(done, "small copies", len(sources), unit="image", disable=not progress)
         errors = [error for error in bar if error]

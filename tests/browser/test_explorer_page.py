@@ -38,7 +38,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 CLASSIC = int(version("notebook").split(".")[0]) < 7
-PATIENCE = 30_000  # milliseconds; a loaded machine is slow to import torch
+PATIENCE = 90_000  # milliseconds; a loaded machine is slow to import torch
 
 CELLS = [
     "from medclip_helpers import SimilarityExplorer, load_medclip\n"
