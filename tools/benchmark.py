@@ -73,6 +73,7 @@ def prepare(options: argparse.Namespace) -> Bench:
         quick=options.quick,
         device=options.device,
         small=options.small,
+        cases=options.cases,
     )
     bench.log.unlink(missing_ok=True)
     encoders = [] if options.small else ["vit", "resnet"]
@@ -128,6 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="of the part cuda (default: cuda)")
     parser.add_argument("--small", action="store_true",
                         help="the part cuda in miniature, on the demo model: a trial")  # fmt: skip
+    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", choices=parts.CUDA_CASES,
+                        help=f"of the part cuda: {', '.join(parts.CUDA_CASES)} (default: all)")  # fmt: skip
     parser.add_argument("--table", type=Path, metavar="JSON", help="only print an earlier result")
     options = parser.parse_args(arguments)
     if options.table:

@@ -271,11 +271,16 @@ def sampling(bench: Bench) -> list[Row]:
     return [_row("sampling", "build, 50,000 sentences", "s", built), *rows]
 
 
+CUDA_CASES = (
+    "parity", "inference", "files", "pretraining", "resume", "variants", "notebook",
+)  # fmt: skip
+
+
 def cuda(bench: Bench) -> Iterator[Row]:
     """A process for each case, so that one that fails, or fills the memory, costs itself alone."""
     encoders = ({"encoder": "vit"}, {"encoder": "resnet"})
     precisions = ("float32", "bfloat16", "float16") if bench.device == "cuda" else ("float32",)
-    names = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    names = sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
     cases = {
         "parity": encoders,
         "inference": encoders,
@@ -285,7 +290,8 @@ def cuda(bench: Bench) -> Iterator[Row]:
         "variants": encoders,
         "notebook": tuple({"name": name} for name in (names[:1] if bench.small else names)),
     }
-    for case, several in cases.items():
+    for case in bench.cases or CUDA_CASES:
+        several = cases[case]
         for options in several[:1] if bench.small else several:
             options = {"device": bench.device, "small": bench.small, **options}
             try:

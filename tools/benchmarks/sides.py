@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ class Bench:
     world: folder that `world.py` wrote. log: file for what the sides print.
     ours, published: their Python; published is None where that side is left out.
     device, small: of the part "cuda", which can be tried in miniature on a CPU.
+    cases: of that part, in this order; none means all.
     """
 
     world: Path
@@ -36,6 +38,7 @@ class Bench:
     quick: bool = False
     device: str = "cuda"
     small: bool = False
+    cases: Sequence[str] = ()
 
     def python(self, side: str) -> Path:
         return self.published if side == "published" else self.ours
