@@ -106,8 +106,8 @@ def load_medclip(
     )
     model.precision = chosen
     model.to(place).eval()
-    if place.type == "cpu" and not model.vision_model.channels_last:
-        # as convolutions on a CPU read fastest; the numbers are the same but for rounding
+    if place.type != "mps" and not model.vision_model.channels_last:
+        # as convolutions read fastest; the numbers are the same but for rounding
         model.vision_model.to(memory_format=torch.channels_last)
     if engine != "torch":
         _compile(model, processor, cache_folder(cache_dir) / "engines", engine)

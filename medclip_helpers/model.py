@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -267,7 +267,7 @@ class MedCLIPModel(nn.Module):
 
     def autocast(self) -> AbstractContextManager:
         """Inside, the encoders compute in `precision`; in train mode as whoever trains has it."""
-        return reduced_precision("float32" if self.training else self.precision, self.device)
+        return nullcontext() if self.training else reduced_precision(self.precision, self.device)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
         """(images, 1 or 3, height, width), on any device -> (images, dim), unit length, float32."""

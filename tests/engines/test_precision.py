@@ -62,6 +62,15 @@ def test_float32_leaves_an_autocast_of_the_caller_be():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
 
 
+def test_float32_is_no_tf32_on_a_gpu_and_what_was_set_comes_back(monkeypatch):
+    cudnn = torch.backends.cudnn
+    for before in (True, False):
+        monkeypatch.setattr(cudnn, "allow_tf32", before)
+        with reduced_precision("float32", "cuda"):
+            assert cudnn.allow_tf32 is False
+        assert cudnn.allow_tf32 is before
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_does_without_plans_for_each_length(precision):
     there = torch.backends.cuda.cudnn_sdp_enabled

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -222,16 +223,17 @@ def pretraining(world: Path, device: str, small: bool, precision: str):
     )  # fmt: skip
     pixel_values = _pixels(model, processor, batch)
     inputs = processor(text=json.loads((world / "texts.json").read_text())[:batch])
+    reduced = partial(reduced_precision, precision, device)
+    context = nullcontext if precision == "float32" else reduced  # training leaves TF32 as it is
 
     def bare() -> None:
         model.train().zero_grad()
-        with reduced_precision(precision, device):
+        with context():
             outputs = model(**inputs, pixel_values=pixel_values, return_loss=True)
         outputs.loss.backward()
 
     def cached() -> None:
         model.train().zero_grad()
-        context = partial(reduced_precision, precision, device)
         given = {name: part.to(device) for name, part in inputs.items()}
         backward_in_chunks(
             ImageTextContrastiveLoss(model), {**given, "pixel_values": pixel_values}, batch // 4,
@@ -285,16 +287,9 @@ def parity(world: Path, device: str, small: bool, encoder: str):
                 (logits() - reference).abs().max().item()
             )
 
-        for setting in ("highest", "high"):
+        for setting, where in (("highest", "nothing"), ("high", "matmul")):
             torch.set_float32_matmul_precision(setting)
-            for convolutions in (False, True):
-                torch.backends.cudnn.allow_tf32 = convolutions
-                on = [
-                    what
-                    for what, there in (("matmul", setting == "high"), ("cuDNN", convolutions))
-                    if there
-                ]
-                compare(f"float32, TF32 in {' and '.join(on) or 'nothing'}")
+            compare(f"float32, TF32 in {where}")
         torch.set_float32_matmul_precision("highest")
         for precision in _precisions(device)[1:]:
             model.precision = precision
