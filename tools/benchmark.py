@@ -129,8 +129,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="of the part cuda (default: cuda)")
     parser.add_argument("--small", action="store_true",
                         help="the part cuda in miniature, on the demo model: a trial")  # fmt: skip
-    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", choices=parts.CUDA_CASES,
-                        help=f"of the part cuda: {', '.join(parts.CUDA_CASES)} (default: all)")  # fmt: skip
+    cases = parts.CUDA_CASES
+    parser.add_argument("--cases", nargs="+", default=[], metavar="CASE", choices=cases,
+                        help=f"of the part cuda: {', '.join(cases)} (default: all)")  # fmt: skip
     parser.add_argument("--table", type=Path, metavar="JSON", help="only print an earlier result")
     options = parser.parse_args(arguments)
     if options.table:

@@ -1,16 +1,21 @@
-"""The paper's claim in miniature: what contrastive losses learn from N drawn studies.
+"""What contrastive losses learn from the same drawn studies: a controlled comparison in miniature.
 
-Six ways to learn from the same phantoms and reports, with the same encoders, steps and batch
-(`ARMS`), each judged by how well prompts tell apart phantoms with one of the five competition
-findings. Everything is a function of its seeds.
+The same encoders, steps and batches for seven ways to learn (`ARMS`), each with settings that were
+chosen among four on validation drawings (`tuning_settings`), then judged over five seeds on test
+drawings (`test_settings`) by one measure named beforehand, PRIMARY: how often prompts tell which of
+five findings a drawing has. The full result ships with the package (`read_results`) and is made by
+`tools/run_loss_comparison.py`. Everything is a function of its seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import cycle
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from importlib.resources import files
+from itertools import cycle, product
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +30,7 @@ from ..classifier import PromptClassifier
 from ..constants import CHEXPERT_COMPETITION
 from ..data import (
     LABELS,
+    PRESENT,
     PairedDataset,
     UnpairedDataset,
     draw_studies,
@@ -32,8 +38,13 @@ from ..data import (
     write_reports,
 )
 from ..demo import sample_people
-from ..evaluation import accuracy_and_auroc, class_scores, is_right
-from ..losses import info_nce_loss, label_similarity, semantic_matching_loss
+from ..evaluation import accuracy_and_auroc
+from ..losses import (
+    info_nce_loss,
+    label_similarity,
+    multi_positive_info_nce_loss,
+    semantic_matching_loss,
+)
 from ..model import MedCLIPModel
 from ..processor import MedCLIPImageProcessor, MedCLIPProcessor
 from ..prompts import generate_chexpert_class_prompts, process_class_prompts
@@ -44,7 +55,9 @@ from .vocabulary import build_tokenizer
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PRIMARY = "accuracy"
 CLASSES = list(CHEXPERT_COMPETITION)
+CHANCE = 1 / len(CLASSES)
 IMAGE_SIZE = 64  # pixels a side
 VISION: dict[str, Any] = {"backbone": "test_efficientnet", "projection_dim": 128, "in_chans": 1}
 TEXT: dict[str, Any] = {
@@ -53,63 +66,66 @@ TEXT: dict[str, Any] = {
     "num_attention_heads": 2,
     "intermediate_size": 256,
 }
-# Arm -> (where its texts come from, its loss).
-ARMS: dict[str, tuple[str, str]] = {
-    "InfoNCE, random sentence": ("sentence", "info_nce"),
-    "InfoNCE, finding sentence": ("finding", "info_nce"),
-    "InfoNCE, whole report": ("report", "info_nce"),
-    "semantic matching, paired": ("finding", "semantic"),
-    "semantic matching, unpaired": ("unpaired", "semantic"),
-    "supervision": ("none", "supervision"),
-}
-SEMANTIC_ARM = "semantic matching, paired"
-# What `tune` chose of 0.001 and 0.003 with 1,000 studies at hand, 250 learnt from, 250 steps.
-ARM_RATES = {
-    "InfoNCE, random sentence": 1e-3,
-    "InfoNCE, finding sentence": 1e-3,
-    "InfoNCE, whole report": 3e-3,
-    "semantic matching, paired": 3e-3,
-    "semantic matching, unpaired": 3e-3,
-    "supervision": 3e-3,
-}
-# Targets of semantic matching, side by side: kind, value of an absent finding, temperature.
-TARGET_KINDS = [
-    ("cosine", 0.0, 1.0),
-    ("cosine", 0.0, 0.1),
-    ("cosine", -1.0, 1.0),
-    ("cosine", 0.0, 0.3),
-    ("cosine", 0.0, 0.03),
-    ("cosine", -1.0, 0.3),
-    ("dot", 0.0, 1.0),
-    ("dot", 0.0, 0.3),
-    ("dot", -1.0, 1.0),
-]
+SEMANTIC_ARM = "semantic matching, tuned"
+# A batch has a sentence of each image that states a finding, in one arm the whole report.
+ARMS = (
+    "InfoNCE",
+    "InfoNCE, whole report",
+    "InfoNCE, false negatives masked",
+    "multi-positive InfoNCE",
+    "semantic matching, temperature 1",
+    SEMANTIC_ARM,
+    "supervision",
+)
+TUNING_SEEDS, SEEDS = (100, 101), range(5)
+RATES = (5e-4, 1e-3, 2e-3, 4e-3)  # the four choices of an arm, and of the tuned one:
+RATES_AND_TEMPERATURES = tuple(product((1e-3, 2e-3), (0.1, 0.3)))
+SIZES, NOISE, ALIKE = (64, 250, 1000), (0.1, 0.2), (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One run. `kind`, `absent` and `temperature` make the targets of semantic matching."""
+    """One run.
+
+    pairing: "paired", image and text of one study, or "unpaired": the sentence is from the report
+        of somebody else who shares a finding.
+    images: how many are learnt from. sentences: unpaired, from how many reports they come.
+    shuffled: share of the images whose labels are another image's, as the loss is told them.
+    alike: share of each batch that has one finding in common, which makes more false negatives.
+    learning_rate: at its highest. temperature: of the targets of semantic matching.
+    """
 
     arm: str
-    samples: int = 250
+    pairing: str = "paired"
+    images: int = 250
+    sentences: int = 250
+    shuffled: float = 0.0
+    alike: float = 0.0
     seed: int = 0
-    learning_rate: float = 3e-3
-    steps: int = 250
+    learning_rate: float = 1e-3
+    temperature: float = 1.0
+    steps: int = 200
     batch_size: int = 32
-    kind: str = "cosine"
-    absent: float = 0.0
-    temperature: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.arm not in ARMS:
+            raise ValueError(f"unknown arm {self.arm!r}: expected one of {list(ARMS)}")
+        if self.pairing not in ("paired", "unpaired"):
+            raise ValueError(f"pairing is {self.pairing!r}, expected 'paired' or 'unpaired'")
+
+
+FIELDS = [field.name for field in fields(Setting)]
 
 
 class World:
     """Studies to learn from, phantoms with one finding to be judged by, and prompts.
 
     studies: largest number of studies that a run may learn from; as many reports of other people
-        are written, without images, for the unpaired arm.
+        are written, without images, for unpaired learning.
     held_out: phantoms for validation, and again as many for the test.
     """
 
-    def __init__(self, studies: int = 1000, held_out: int = 250, seed: int = 0):
+    def __init__(self, studies: int = max(SIZES), held_out: int = 250, seed: int = 0):
         self.processor = MedCLIPProcessor(MedCLIPImageProcessor(IMAGE_SIZE), build_tokenizer())
         people = sample_people(studies, seed)
         self.images, table = self._draw(people)
@@ -135,56 +151,108 @@ class World:
         table = draw_studies(people, exclusive, IMAGE_SIZE, IMAGE_SIZE, True, progress=False)
         return self.processor(images=table["imgpath"].tolist())["pixel_values"], table
 
-    def texts(self, setting: Setting, rows: np.ndarray) -> PairedDataset | UnpairedDataset | None:
-        """The dataset that a run samples its texts from, None for supervision."""
-        source, _ = ARMS[setting.arm]
-        studies = self.studies.iloc[rows]
-        if source == "none":
-            return None
-        if source == "unpaired":
-            sentences = self.other_reports.set_index("study").loc[rows]
-            return UnpairedDataset(studies, sentences, setting.seed)
-        return PairedDataset(studies, self.sentences, source, setting.seed)
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits, which are others where a drawing or a report is another."""
+        drawn = hashlib.sha256(self.images.numpy().tobytes())
+        drawn.update(self.sentences.to_csv().encode() + self.other_reports.to_csv().encode())
+        return drawn.hexdigest()[:8]
+
+
+class Batch(NamedTuple):
+    """images: rows of `World.images`. texts: one each. image_labels, (images, labels): as the loss
+    is told them; true_labels as they are; text_labels of the texts.
+    """
+
+    images: np.ndarray
+    texts: list[str]
+    image_labels: Tensor
+    true_labels: Tensor
+    text_labels: Tensor
+
+
+def draw_batches(world: World, setting: Setting) -> Iterator[Batch]:
+    """What the loss is shown, step by step; the same for all arms but in the whole report."""
+    rng = np.random.default_rng((setting.seed, setting.images))
+    order = rng.permutation(len(world.studies))
+    studies = world.studies.iloc[order[: setting.images]]
+    texts: PairedDataset | UnpairedDataset
+    if setting.pairing == "paired":
+        kind = "report" if setting.arm == "InfoNCE, whole report" else "finding"
+        texts = PairedDataset(studies, world.sentences, kind, setting.seed)
+    else:
+        sentences = world.other_reports.set_index("study").loc[order[: setting.sentences]]
+        texts = UnpairedDataset(studies, sentences, setting.seed)
+    labels = encode_labels(studies[LABELS].to_numpy(np.float32))
+    wrong = rng.permutation(len(labels))[: round(setting.shuffled * len(labels))]
+    told = labels.copy()
+    told[wrong] = labels[np.roll(wrong, 1)]
+    for _ in range(setting.steps):
+        rows = rng.permutation(len(labels))
+        if setting.alike:  # those with one finding first
+            finding = LABELS.index(CLASSES[rng.integers(len(CLASSES))])
+            like = rows[labels[rows, finding] == PRESENT]
+            first = like[: round(setting.alike * setting.batch_size)]
+            rows = np.concatenate([first, rows[~np.isin(rows, first)]])
+        rows = rows[: setting.batch_size]
+        sampled = [texts.sample_text(i, rng) for i in rows]
+        spoken = encode_labels(np.stack([labels for _, labels in sampled]))
+        yield Batch(
+            studies["imgpath"].to_numpy()[rows],
+            [text for text, _ in sampled],
+            torch.from_numpy(told[rows]),
+            torch.from_numpy(labels[rows]),
+            torch.from_numpy(spoken),
+        )
+
+
+def false_negative_rate(batches: Iterable[Batch]) -> float:
+    """Share of the pairs off the diagonal that have a finding in common, in truth."""
+    rates = []
+    for batch in batches:
+        alike = label_similarity(batch.true_labels, batch.text_labels) > 0
+        others = ~torch.eye(len(alike), dtype=torch.bool)
+        rates.append(alike[others].float().mean().item())
+    return float(np.mean(rates))
+
+
+def contrastive_loss(logits: Tensor, batch: Batch, setting: Setting) -> Tensor:
+    """The loss of a contrastive arm; logits: (images, texts)."""
+    similarity = label_similarity(batch.image_labels, batch.text_labels)
+    alike = (similarity > 0) | torch.eye(len(similarity), dtype=torch.bool)
+    return {
+        "InfoNCE": partial(info_nce_loss, logits),
+        "InfoNCE, whole report": partial(info_nce_loss, logits),
+        "InfoNCE, false negatives masked": partial(info_nce_loss, logits, alike),
+        "multi-positive InfoNCE": partial(multi_positive_info_nce_loss, logits, alike),
+        "semantic matching, temperature 1": partial(semantic_matching_loss, logits, similarity),
+        SEMANTIC_ARM: partial(semantic_matching_loss, logits, similarity, setting.temperature),
+    }[setting.arm]()
 
 
 def train_once(world: World, setting: Setting) -> MedCLIPModel | nn.Sequential:
-    """The model that one run gives, for supervision image encoder and head, in eval mode.
-
-    Raises ValueError for an unknown arm.
-    """
-    if setting.arm not in ARMS:
-        raise ValueError(f"unknown arm {setting.arm!r}: expected one of {list(ARMS)}")
+    """The model that one run gives, for supervision image encoder and head, in eval mode."""
     medclip, _ = build_model(VISION, TEXT, world.processor.tokenizer, IMAGE_SIZE, setting.seed)
     model: MedCLIPModel | nn.Sequential = medclip
-    if ARMS[setting.arm][1] == "supervision":
+    if setting.arm == "supervision":
         with torch.random.fork_rng():
             torch.manual_seed(setting.seed)
             head = nn.Linear(VISION["projection_dim"], len(LABELS))
         model = nn.Sequential(medclip.vision_model, head)
     model.to(memory_format=torch.channels_last).train()  # a third faster on a CPU
-    rng = np.random.default_rng((setting.seed, setting.samples))
-    rows = rng.permutation(len(world.studies))[: setting.samples]
-    texts = world.texts(setting, rows)
-    labels = world.studies[LABELS].to_numpy(np.float32)[rows]
-    targets = encode_labels(labels, setting.absent)
     optimizer = torch.optim.AdamW(model.parameters(), setting.learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, setting.learning_rate, total_steps=setting.steps, pct_start=0.1
     )
     with torch.random.fork_rng():  # for dropout
         torch.manual_seed(setting.seed)
-        for _ in range(setting.steps):
-            batch = rng.permutation(len(rows))[: setting.batch_size]
-            images = world.images[rows[batch]]
-            if texts is None:
-                known = torch.from_numpy(~np.isnan(labels[batch]))
-                truth = torch.from_numpy(targets[batch])
-                loss = F.binary_cross_entropy_with_logits(model(images)[known], truth[known])
+        for batch in draw_batches(world, setting):
+            images = world.images[batch.images]
+            if setting.arm == "supervision":
+                loss = F.binary_cross_entropy_with_logits(model(images), batch.image_labels)
             else:
-                sampled = [texts.sample_text(i, rng) for i in batch]
-                inputs = world.processor(text=[text for text, _ in sampled])
+                inputs = world.processor(text=batch.texts)
                 logits = model(**inputs, pixel_values=images).logits_per_image
-                loss = _contrastive(logits, targets[batch], sampled, setting)
+                loss = contrastive_loss(logits, batch, setting)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -192,41 +260,24 @@ def train_once(world: World, setting: Setting) -> MedCLIPModel | nn.Sequential:
     return model.eval()
 
 
-def _contrastive(logits: Tensor, image_labels: np.ndarray, sampled, setting: Setting) -> Tensor:
-    if ARMS[setting.arm][1] == "info_nce":
-        return info_nce_loss(logits)
-    text_labels = encode_labels(np.stack([labels for _, labels in sampled]), setting.absent)
-    similarity = label_similarity(
-        torch.from_numpy(image_labels), torch.from_numpy(text_labels), setting.kind
-    )
-    return semantic_matching_loss(logits, similarity, setting.temperature)
-
-
 @torch.no_grad()
 def measure(
     world: World, model: MedCLIPModel | nn.Sequential, split: str = "test"
 ) -> dict[str, float]:
-    """`accuracy` and `auroc` (mean over the five classes) of zero-shot classification.
-
-    For a model with prompts also `one_prompt`, the mean accuracy over ten ways to give each class a
-    single prompt, and `confidence`, the mean probability of the class that is chosen.
-    """
+    """`accuracy` and `auroc` (mean over the five classes) of zero-shot classification."""
     images, truth = world.held_out[split]
     if isinstance(model, nn.Sequential):
         columns = [LABELS.index(name) for name in CLASSES]
         return accuracy_and_auroc(truth, model(images)[:, columns].numpy())
     outputs = PromptClassifier(model, ensemble=True)(images, world.prompt_inputs)
-    by_prompt = {name: scores.numpy() for name, scores in outputs["prompt_logits"].items()}
-    found = accuracy_and_auroc(truth, outputs["logits"].numpy())
-    found["one_prompt"] = float(is_right(truth, class_scores(by_prompt, "one prompt")).mean())
-    found["confidence"] = outputs["logits"].softmax(1).amax(1).mean().item()
-    return found
+    return accuracy_and_auroc(truth, outputs["logits"].numpy())
 
 
 def run_settings(
     world: World, settings: Sequence[Setting], split: str = "test", processes: int = -1
 ) -> pd.DataFrame:
-    """One row a setting: its fields and what `measure` finds.
+    """One row a setting: `split`, its fields, what `measure` finds, and `false_negatives`, the
+    share of the negatives that are none.
 
     processes: runs at a time, each on one thread; -1 takes all cores. Results do not depend on it.
     """
@@ -237,48 +288,117 @@ def run_settings(
 
 def _run_one(world: World, setting: Setting, split: str) -> dict[str, Any]:
     with cpu_threads(1):
-        return asdict(setting) | measure(world, train_once(world, setting), split)
+        found = measure(world, train_once(world, setting), split)
+        rate = false_negative_rate(draw_batches(world, setting))
+    return {"split": split, **asdict(setting), **found, "false_negatives": rate}
 
 
-def tune(world: World, base: Sequence[Setting], rates: Sequence[float]) -> dict[str, float]:
-    """For each setting's arm the learning rate that is most accurate on the validation phantoms."""
-    candidates = [replace(setting, learning_rate=rate) for setting in base for rate in rates]
-    found = run_settings(world, candidates, "validation").sort_values(["accuracy", "auroc"])
-    best = found.groupby("arm")["learning_rate"].last()
-    return {str(arm): rate for arm, rate in best.items()}
-
-
-def summarize(table: pd.DataFrame, by: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
-    """“mean ± standard deviation” over seeds, rows in the order of first appearance."""
-    groups = table.groupby(list(by), sort=False)[list(metrics)]
-    mean, spread = groups.mean(), groups.std(ddof=1)
-    return mean.map("{:.2f}".format) + " ± " + spread.map("{:.2f}".format)
-
-
-def plot_arms(table: pd.DataFrame, metric: str = "accuracy", note: str | None = None) -> Figure:
-    """`metric` against the number of studies, a line an arm, mean and range over seeds."""
-    figure = plots.new_figure(8, 4.2, note)
-    axes = figure.subplots()
-    for k, (arm, rows) in enumerate(table.groupby("arm", sort=False)):
-        values = rows.groupby("samples")[metric]
-        mean = values.mean()
-        spread = [mean - values.min(), values.max() - mean]
-        axes.errorbar(
-            mean.index * (1 + 0.02 * (k - 2.5)),
-            mean,
-            spread,
-            marker="o",
-            capsize=3,
-            label=arm,
-            color=plots.COLORS[k % len(plots.COLORS)],
+def tuning_settings() -> list[Setting]:
+    """Four candidates for each arm, paired, over two seeds that the test does not use."""
+    return [
+        Setting(arm, seed=seed, learning_rate=rate, temperature=temperature)
+        for arm in ARMS
+        for rate, temperature in (
+            RATES_AND_TEMPERATURES if arm == SEMANTIC_ARM else [(rate, 1.0) for rate in RATES]
         )
-    axes.set_xscale("log")
-    ticks = sorted(table["samples"].unique())
-    axes.set_xticks(ticks, [str(n) for n in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel="studies to learn from", ylabel=metric)
-    chance = {"accuracy": 0.2, "auroc": 0.5}[metric]
-    axes.axhline(chance, color="0.6", linestyle=":", zorder=0, label="chance")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    plots.tidy(axes)
+        for seed in TUNING_SEEDS
+    ]
+
+
+def tuned(results: pd.DataFrame, arm: str, **options: Any) -> Setting:
+    """The candidate of `arm` that was most accurate on validation drawings, with `options`.
+
+    results: of `read_results` or `run_settings`. Raises ValueError where the arm was not tuned.
+    """
+    tried = results[(results["split"] == "validation") & (results["arm"] == arm)]
+    if tried.empty:
+        raise ValueError(f"no run of {arm!r} on validation drawings: nothing to choose from")
+    means = tried.groupby(["learning_rate", "temperature"])[[PRIMARY, "auroc"]].mean()
+    rate, temperature = means.sort_values([PRIMARY, "auroc"]).index[-1]
+    return Setting(arm, **{"learning_rate": rate, "temperature": temperature} | options)
+
+
+def test_settings(results: pd.DataFrame) -> list[Setting]:
+    """All runs of the comparison, with the settings that `results` on validation drawings chose.
+
+    Chosen paired, and kept for everything else: unpaired, other sizes, noise, batches that are
+    more alike, and the control, whose image labels are all shuffled.
+    """
+    conditions: list[tuple[str, dict[str, Any]]] = [(arm, {}) for arm in ARMS]
+    conditions += [(SEMANTIC_ARM, {"shuffled": 1.0})]
+    own = ("InfoNCE, whole report", "supervision")  # which there is no unpaired version of
+    conditions += [(arm, {"pairing": "unpaired"}) for arm in ARMS if arm not in own]
+    conditions += [
+        (SEMANTIC_ARM, {"pairing": "unpaired", "images": images, "sentences": sentences})
+        for images, sentences in product(SIZES, SIZES)
+        if min(SIZES) in (images, sentences)
+    ]
+    conditions += [
+        (arm, {"shuffled": share})
+        for arm, share in product(("multi-positive InfoNCE", SEMANTIC_ARM, "supervision"), NOISE)
+    ]
+    conditions += [
+        (arm, {"alike": share}) for arm, share in product(("InfoNCE", SEMANTIC_ARM), ALIKE)
+    ]
+    return [
+        tuned(results, arm, seed=seed, **options) for arm, options in conditions for seed in SEEDS
+    ]
+
+
+def read_results() -> pd.DataFrame:
+    """The full comparison as it ships: rows of `run_settings`, with `date` and `drawings`, the
+    fingerprint of the world that they were run in.
+    """
+    with files(__package__).joinpath("loss_comparison.csv").open() as file:
+        return pd.read_csv(file)
+
+
+def select(results: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The test rows with the default fields of `Setting`, but for those in `wanted`; None: any."""
+    expected = {name: value for name, value in asdict(Setting(ARMS[0])).items()
+                if name in ("pairing", "images", "sentences", "shuffled", "alike")}  # fmt: skip
+    expected |= {"split": "test"} | wanted
+    keep = pd.Series(True, results.index)
+    for name, value in expected.items():
+        if value is not None:
+            keep &= results[name] == value
+    return results[keep]
+
+
+def paired_differences(
+    results: pd.DataFrame, others: Mapping[str, pd.DataFrame], metric: str = PRIMARY
+) -> pd.DataFrame:
+    """`metric` of each of `others` minus that of `results`, seed by seed: one row each with `mean`,
+    `low` and `high`, the 95 % interval of Student's t.
+
+    Both have a row for each of the same seeds; raises ValueError where they do not.
+    """
+    from scipy import stats
+
+    first, rows = results.set_index("seed")[metric].sort_index(), {}
+    for name, table in others.items():
+        second = table.set_index("seed")[metric].sort_index()
+        if not second.index.equals(first.index) or not first.index.is_unique:
+            raise ValueError(f"{name}: expected a row for each of the seeds {first.index.tolist()}")
+        differences = second - first
+        ends = stats.ttest_1samp(differences, 0).confidence_interval()
+        rows[name] = {"mean": differences.mean(), "low": ends.low, "high": ends.high}
+    return pd.DataFrame(rows).T
+
+
+def plot_lines(
+    table: pd.DataFrame, x: str, xlabel: str, by: str = "arm", note: str | None = None
+) -> Figure:
+    """PRIMARY against column `x`, a line for each value of `by` with its name at its end; dots are
+    seeds, the line their mean.
+    """
+    figure = plots.new_figure(7, 3.6, note)
+    axes = figure.subplots()
+    ends = []
+    for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        mean = rows.groupby(x)[[x, PRIMARY]].mean().sort_index()
+        color = plots.COLORS[k % len(plots.COLORS)]
+        axes.plot(rows[x], rows[PRIMARY], ".", color=color, alpha=0.35)
+        axes.plot(mean[x], mean[PRIMARY], marker="o", color=color)
+        ends.append((mean[PRIMARY].iloc[-1], str(name), color))
     return figure
