@@ -16,7 +16,7 @@ from .model import (
     MedCLIPVisionModel,
     MedCLIPVisionModelViT,
 )
-from .plots import visualize_image_text_similarity
+from .plots import explain_similarity, visualize_image_text_similarity
 from .processor import MedCLIPProcessor
 from .radiographs import find_radiographs, read_radiograph
 from .similarity import similarity_map
@@ -39,6 +39,7 @@ __all__ = [
     "SimilarityExplorer",
     "SuperviseClassifier",
     "classify_images",
+    "explain_similarity",
     "find_radiographs",
     "info_nce_loss",
     "label_similarity",

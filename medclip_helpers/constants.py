@@ -28,6 +28,14 @@ CHEXPERT_COMPETITION: tuple[str, ...] = (
     "Edema",
     "Pleural Effusion",
 )
+# One plain sentence for each of them, to look at pictures with; not a prompt of the paper's.
+FINDING_SENTENCES: dict[str, str] = {
+    "Atelectasis": "There is atelectasis at the lung base.",
+    "Cardiomegaly": "The heart is enlarged.",
+    "Consolidation": "There is a consolidation.",
+    "Edema": "There is pulmonary edema.",
+    "Pleural Effusion": "There is a pleural effusion.",
+}
 # Grey-level mean and standard deviation of the published model's training images, scaled to [0, 1].
 IMAGE_MEAN = 0.5862785803043838
 IMAGE_STD = 0.27950088968644304
@@ -39,4 +47,4 @@ VOCABULARY_SIZE = 28996  # word pieces of Bio_ClinicalBERT
 UNTRAINED_NOTE = "Untrained weights: results have no meaning."
 PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
 PUBLISHED_FORMAT_NOTE = "Weights in MedCLIP's published format: for research use only."
-TRAINED_NOTE = "Weights of one's own training: for research use only."
+TRAINED_NOTE = "Custom-trained weights: for research use only."

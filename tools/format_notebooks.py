@@ -12,10 +12,11 @@ What it does to each notebook:
 - the Colab badge under the title and the cell tagged `setup` are written from one address, the
   `Repository` in pyproject.toml's project URLs; so are the badges in README.md. `--repository` sets
   it, else the remote `origin` where that is on GitHub; `--check` only warns where they differ.
-- outputs are kept in cells tagged `nbval-check-output` only, with execution counts as in a run from
-  top to bottom. Tag a cell where a reader on GitHub should see the output *and* its text is the
-  same on every machine (nbval compares text and HTML, and leaves the pixels of a figure alone).
-  Output to stderr is never kept.
+- outputs are kept in cells tagged `store-output` or `nbval-check-output` only, with execution counts
+  as in a run from top to bottom. Tag a cell where a reader on GitHub should see the output; with the
+  second tag where its text is the same on every machine too (nbval compares text and HTML, and
+  leaves the pixels of a figure alone). Output to stderr is never kept.
+- links to the notebooks before and after it stand under the title.
 - notebooks/medclip_colab.ipynb, the tour in one file, is made from the numbered ones.
 """
 
@@ -37,7 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]  # this checkout's package, installed or not
 import tour  # noqa: E402
 
-KEPT = "nbval-check-output"
+COMPARED, STORED = "nbval-check-output", "store-output"
 FOLDED = ("cellView", "jupyter")
 MIME_TYPES = ("text/plain", "text/html", "image/png")
 UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has said it
@@ -147,7 +148,8 @@ def canonical(notebook: dict, name: str, repository: str) -> dict:
     """The notebook `name` in canonical form, as a new nbformat 4.5 dictionary."""
     cells = [_cell(cell) for cell in notebook["cells"]]
     cells = [cell for cell in cells if cell["source"] or "setup" in tags(cell)]
-    _write_badge(cells, badge(repository, name) or NO_BADGE)
+    lines = [badge(repository, name) or NO_BADGE, neighbours(name)]
+    _write_badge(cells, "\n\n".join(filter(None, lines)))
     _write_setup(cells, setup_source(repository))
     return assembled(cells, notebook["metadata"].get("accelerator"))
 
@@ -186,9 +188,13 @@ def _cell(cell: dict) -> dict:
     metadata |= {name: cell["metadata"][name] for name in FOLDED if name in cell["metadata"]}
     clean = {"cell_type": cell["cell_type"], "metadata": metadata, "source": source}
     if cell["cell_type"] == "code":
-        kept = cell.get("outputs", []) if KEPT in tags(cell) else []
+        kept = cell.get("outputs", []) if is_kept(cell) else []
         clean |= {"outputs": _outputs(kept), "execution_count": None}
     return clean
+
+
+def is_kept(cell: dict) -> bool:
+    return bool({COMPARED, STORED} & {*tags(cell)})
 
 
 def _joined(text: str | list[str]) -> str:
@@ -207,9 +213,24 @@ def _outputs(outputs: list[dict]) -> list[dict]:
                 kept.append({"output_type": kind, "name": "stdout", "text": text})
         elif kind in ("execute_result", "display_data"):
             data = {m: _joined(output["data"][m]) for m in MIME_TYPES if m in output["data"]}
+            metadata = {m: output["metadata"][m] for m in data if m in output.get("metadata", {})}
+            if "image/png" in data:
+                data["image/png"] = smaller(data["image/png"])
             if data:
-                kept.append({"output_type": kind, "data": data, "metadata": {}})
+                kept.append({"output_type": kind, "data": data, "metadata": metadata})
     return kept
+
+
+def smaller(picture: str) -> str:
+    """A PNG, base64 text, in 256 colours, of which no eye sees that there were more."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as drawn:
+        if drawn.mode == "P":
+            return picture.strip()
+        few = drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
+    few.save(buffer := io.BytesIO(), "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _number(cell: dict, count: int) -> None:
@@ -225,7 +246,7 @@ def _number(cell: dict, count: int) -> None:
         if "image/png" in output.get("data", {}):
             output["data"]["image/png"] = output["data"]["image/png"].strip()
     # nbval runs a marked cell without a count, but never compares it
-    cell["execution_count"] = count if KEPT in tags(cell) else None
+    cell["execution_count"] = count if is_kept(cell) else None
 
 
 def _identity(cell: dict, used: set[str]) -> str:
@@ -236,11 +257,24 @@ def _identity(cell: dict, used: set[str]) -> str:
     return found
 
 
+def neighbours(name: str) -> str:
+    """A line of links to the notebooks before and after this one, empty for any other file."""
+    names = sorted(path.name for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if name not in names:
+        return ""
+    here = names.index(name)
+    around = {"before": names[:here][-1:], "next": names[here + 1 :][:1]}
+    links = [f"{word}: [{n.removesuffix('.ipynb')}]({n})" for word, [*some] in around.items()
+             for n in some]  # fmt: skip
+    return f"<sub>{' · '.join(links)}</sub>"
+
+
 def _write_badge(cells: list[dict], line: str) -> None:
     if not cells or not cells[0]["source"].startswith("# "):
         raise ValueError("the first cell must be markdown and start with `# Title`")
     title, *rest = cells[0]["source"].splitlines()
-    kept = [row for row in rest if "colab-badge.svg" not in row and row != NO_BADGE]
+    ours = ("[![Open In Colab]", NO_BADGE, "<sub>")
+    kept = [row for row in rest if not row.startswith(ours)]
     text = "\n".join(kept).strip("\n")
     cells[0]["source"] = f"{title}\n\n{line}\n\n{text}".rstrip()
 
@@ -293,13 +327,14 @@ def look_alike(first: str, second: str) -> bool:
     import numpy as np
     from PIL import Image
 
-    small = []
+    small, sizes = [], set()
     for text in (first, second):
         with Image.open(io.BytesIO(base64.b64decode(text))) as picture:
+            sizes.add(picture.size)
             flat = Image.new("RGBA", picture.size, "white")
             flat.alpha_composite(picture.convert("RGBA"))
             small.append(np.asarray(flat.convert("L").resize((96, 96)), dtype=float))
-    return bool(np.abs(small[0] - small[1]).mean() < 0.02 * 255)
+    return len(sizes) == 1 and bool(np.abs(small[0] - small[1]).mean() < 0.02 * 255)
 
 
 def the_tour(folder: Path, repository: str) -> dict:
@@ -318,7 +353,9 @@ def sections(folder: Path, repository: str) -> dict[str, list[dict]]:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         found[stem] = canonical(notebook, path.name, repository)["cells"]
         title = found[stem][0]["source"]
-        found[stem][0]["source"] = [line for line in title if line.strip() != NO_BADGE]
+        found[stem][0]["source"] = [
+            line for line in title if not line.startswith((NO_BADGE, "<sub>"))
+        ]
     return found
 
 

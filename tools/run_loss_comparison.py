@@ -20,8 +20,8 @@ from medclip_helpers.experiments import (
     FIELDS,
     Setting,
     World,
+    comparison_settings,
     run_settings,
-    test_settings,
     tuning_settings,
 )
 
@@ -40,7 +40,9 @@ def complete(
     missing = wanted.merge(done, on=KEY, how="left", indicator=True)
     missing = missing[missing["_merge"] == "left_only"]
     print(f"{split}: {len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
-    by_place = [Setting(**{name: row[name] for name in FIELDS}) for row in wanted.to_dict("records")]
+    by_place = [
+        Setting(**{name: row[name] for name in FIELDS}) for row in wanted.to_dict("records")
+    ]
     todo = [by_place[place] for place in missing["place"]]
     for start in range(0, len(todo), options.at_once):
         found = run_settings(world, todo[start : start + options.at_once], split, options.processes)
@@ -63,7 +65,7 @@ def main() -> None:
     if len(results):
         results = results[results["drawings"] == world.fingerprint()]
     results = complete(results, world, tuning_settings(), "validation", options)
-    results = complete(results, world, test_settings(results), "test", options)
+    results = complete(results, world, comparison_settings(results), "test", options)
     results.to_csv(options.file, index=False)
     print(f"{len(results)} runs in {options.file}")
 

@@ -2,7 +2,7 @@
 
 The same encoders, steps and batches for seven ways to learn (`ARMS`), each with settings that were
 chosen among four on validation drawings (`tuning_settings`), then judged over five seeds on test
-drawings (`test_settings`) by one measure named beforehand, PRIMARY: how often prompts tell which of
+drawings (`comparison_settings`) by one measure named beforehand, PRIMARY: how often prompts tell which of
 five findings a drawing has. The full result ships with the package (`read_results`) and is made by
 `tools/run_loss_comparison.py`. Everything is a function of its seeds.
 """
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib.resources import files
 from itertools import cycle, product
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .. import plots  # through its face, which loads matplotlib when it draws
 from ..classifier import PromptClassifier
 from ..constants import CHEXPERT_COMPETITION
 from ..data import (
@@ -51,9 +50,6 @@ from ..prompts import generate_chexpert_class_prompts, process_class_prompts
 from ..training import build_model
 from .threads import cpu_threads
 from .vocabulary import build_tokenizer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PRIMARY = "accuracy"
 CLASSES = list(CHEXPERT_COMPETITION)
@@ -318,7 +314,7 @@ def tuned(results: pd.DataFrame, arm: str, **options: Any) -> Setting:
     return Setting(arm, **{"learning_rate": rate, "temperature": temperature} | options)
 
 
-def test_settings(results: pd.DataFrame) -> list[Setting]:
+def comparison_settings(results: pd.DataFrame) -> list[Setting]:
     """All runs of the comparison, with the settings that `results` on validation drawings chose.
 
     Chosen paired, and kept for everything else: unpaired, other sizes, noise, batches that are
@@ -384,21 +380,3 @@ def paired_differences(
         ends = stats.ttest_1samp(differences, 0).confidence_interval()
         rows[name] = {"mean": differences.mean(), "low": ends.low, "high": ends.high}
     return pd.DataFrame(rows).T
-
-
-def plot_lines(
-    table: pd.DataFrame, x: str, xlabel: str, by: str = "arm", note: str | None = None
-) -> Figure:
-    """PRIMARY against column `x`, a line for each value of `by` with its name at its end; dots are
-    seeds, the line their mean.
-    """
-    figure = plots.new_figure(7, 3.6, note)
-    axes = figure.subplots()
-    ends = []
-    for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
-        mean = rows.groupby(x)[[x, PRIMARY]].mean().sort_index()
-        color = plots.COLORS[k % len(plots.COLORS)]
-        axes.plot(rows[x], rows[PRIMARY], ".", color=color, alpha=0.35)
-        axes.plot(mean[x], mean[PRIMARY], marker="o", color=color)
-        ends.append((mean[PRIMARY].iloc[-1], str(name), color))
-    return figure

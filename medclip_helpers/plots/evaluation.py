@@ -7,31 +7,91 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .style import COLORS, OTHER, Rows, check_shape, new_figure, tidy, to_array
+from .style import (
+    COLORS,
+    OTHER,
+    REFERENCE,
+    Rows,
+    check_shape,
+    label_lines,
+    new_figure,
+    tidy,
+    to_array,
+)
 
 
 def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=None) -> Figure:
     """Share of positives against mean predicted probability, with the number of images below.
 
-    labels: (images,) 0 or 1. probabilities: (images,). bins: of equal width.
+    labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side.
+    bins: of equal width; each with its 95 % interval (Wilson's).
     Raises ValueError for a probability outside [0, 1].
     """
-    from sklearn.calibration import calibration_curve
+    from scipy.stats import binomtest
 
-    labels, probabilities = to_array(labels).astype(float), to_array(probabilities).astype(float)
-    check_shape("probabilities", probabilities, labels.shape, "one an image, as labels")
-    observed, predicted = calibration_curve(labels, probabilities, pos_label=1, n_bins=bins)
-    figure = new_figure(5.5, 5, note)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    top.plot([0, 1], [0, 1], color="gray", linestyle=":", label="perfectly calibrated")
-    top.plot(predicted, observed, color=COLORS[0], marker="o", label="observed", clip_on=False)
-    top.set(ylabel="share of positives", ylim=(-0.03, 1.03))
-    top.set_title(title or "", parse_math=False)
-    top.legend(fontsize=9, frameon=False)
-    bottom.hist(probabilities, bins, range=(0, 1), color=OTHER, edgecolor="white")
-    bottom.set(xlabel="predicted probability", ylabel="images", xlim=(0, 1))
-    tidy(top)
-    tidy(bottom)
+    several = probabilities if isinstance(probabilities, Mapping) else {title or "": probabilities}
+    labels = to_array(labels).astype(float)
+    figure = new_figure(max(4.5, 3.5 * len(several)), 4.4, note)
+    panels = figure.subplots(
+        2, len(several), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False
+    )
+    for (top, bottom), (name, given) in zip(panels.T, several.items(), strict=True):
+        values = to_array(given).astype(float)
+        check_shape("probabilities", values, labels.shape, "one an image, as labels")
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError("probabilities are not all in [0, 1]")
+        places = np.minimum((values * bins).astype(int), bins - 1)
+        top.plot([0, 1], [0, 1], color=REFERENCE, linestyle=":", label="perfectly calibrated")
+        for k in np.unique(places):
+            here = places == k
+            ends = binomtest(int(labels[here].sum()), int(here.sum())).proportion_ci(
+                method="wilson"
+            )
+            top.plot([values[here].mean()] * 2, ends, color=COLORS[0], linewidth=1)
+        means = [
+            (values[places == k].mean(), labels[places == k].mean()) for k in np.unique(places)
+        ]
+        top.plot(*zip(*means, strict=True), color=COLORS[0], marker="o", label="observed, 95 %")
+        top.set(ylim=(-0.03, 1.03))
+        top.set_title(name, fontsize=10, parse_math=False)
+        bottom.hist(values, bins, range=(0, 1), color=OTHER, edgecolor="white")
+        bottom.set(xlabel="predicted probability", xlim=(-0.03, 1.03))
+        tidy(top)
+        tidy(bottom)
+    panels[0, 0].set_ylabel("share of positives")
+    panels[1, 0].set_ylabel("images")
+    panels[0, 0].legend(fontsize=9, frameon=False, loc="upper left")
+    return figure
+
+
+def plot_lines(
+    table, x: str, y: str, *, by: str, xlabel=None, ylabel=None,
+    references: Mapping[str, float] | None = None, title=None, note=None,
+) -> Figure:  # fmt: skip
+    """`y` against `x`: a dot a row, a line through the means of each value of `by`, named at its end.
+
+    table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
+    """
+    figure = new_figure(7, 3.6, note)
+    axes = figure.subplots()
+    # constrained layout does not see labels beyond the axis, so their room is kept here
+    letters = max(len(str(name)) for name in [*table[by].unique(), *(references or {})])
+    figure.get_layout_engine().set(rect=(0, 0, 1 - min(0.42, 0.011 * letters), 1))
+    ends = []
+    for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
+        color = COLORS[k % (len(COLORS) - 1)]
+        means = rows.groupby(x)[y].mean()
+        axes.plot(rows[x], rows[y], ".", color=color, alpha=0.35)
+        axes.plot(means.index, means, color=color, marker="o")
+        ends.append((means.iloc[-1], str(name), color))
+    for name, value in (references or {}).items():
+        axes.axhline(value, color=REFERENCE, linestyle=":", zorder=0)
+        ends.append((value, name, REFERENCE))
+    axes.set(xlabel=xlabel or x, ylabel=ylabel or y)
+    axes.set_title(title or "", fontsize=10, parse_math=False)
+    axes.grid(alpha=0.3)
+    tidy(axes)
+    label_lines(axes, ends)
     return figure
 
 
@@ -47,10 +107,10 @@ def plot_intervals(
     values = table[["value", "low", "high"]].to_numpy(float)
     check_shape("names", np.asarray(names), (len(values),), "one a row of the table")
     rows = Rows(names, 24, gap=0.3)
-    figure = new_figure(7.8, max(2.4, rows.height + 1.2), note)
+    figure = new_figure(7, max(2.4, rows.height + 1.2), note)
     axes = figure.subplots()
     if chance is not None:
-        axes.axvline(chance, color="gray", linewidth=0.8, linestyle=":", label="chance")
+        axes.axvline(chance, color=REFERENCE, linestyle=":", label="chance")
     reported = published or {}
     known = [
         (y, reported[name]) for y, name in zip(rows.centres, names, strict=True) if name in reported
@@ -67,6 +127,6 @@ def plot_intervals(
     rows.draw(axes)
     axes.set_xlabel(xlabel)
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
+    axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     tidy(axes)
     return figure

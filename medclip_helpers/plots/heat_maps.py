@@ -9,18 +9,29 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..radiographs import to_square
-from .style import COLORS, check_shape, new_figure, number, to_array, to_radiograph, wrap
+from .style import (
+    COLORS,
+    FOR_AND_AGAINST,
+    check_shape,
+    new_figure,
+    number,
+    to_array,
+    to_radiograph,
+    wrap,
+)
 
 
 def _heat_maps(
     matrices: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
-    cell: float, top: float = 0, texts=None, low=None, high=None, label=None, note=None,
+    cell: float, top: float = 0, texts=None, low=0.0, high=1.0, label=None, note=None,
 ) -> Figure:  # fmt: skip
     """Matrices of one shape side by side, under their titles, on one scale from `low` to `high`.
 
     matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
-    kept free above. texts: (rows, columns) to write in cells instead of their numbers.
+    kept free above. texts: (rows, columns) to write in cells instead of their numbers, of which
+    zeros are left out. A scale from below zero has its white at zero.
     """
+    colors = FOR_AND_AGAINST if low < 0 else "Blues"
     rows, columns = next(iter(matrices.values())).shape
     lines = max(1, int((cell - 0.04) / 0.15))  # of a row's name that its cell is high enough for
     letters = 32 if lines > 2 else 44
@@ -31,14 +42,16 @@ def _heat_maps(
     figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
     for panel, (title, values) in zip(panels, matrices.items(), strict=True):
-        mesh = panel.imshow(values, cmap="Blues", vmin=low, vmax=high)
+        mesh = panel.imshow(values, cmap=colors, vmin=low, vmax=high)
         if cell > 0.4:
             for (row, column), value in np.ndenumerate(values):
+                if texts is None and value == 0:
+                    continue
                 text = number(value) if texts is None else texts[row, column]
-                ink = "white" if mesh.norm(value) > 0.62 else "black"  # half way in lightness
-                panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=8)
+                ink = "white" if low >= 0 and mesh.norm(value) > 0.62 else "black"
+                panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
         ticks = [wrap(name, 22, 2) for name in column_names]
-        panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=8, parse_math=False)
+        panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
         panel.tick_params(length=0)
         title = wrap(title, max(12, int(8 * (width - left) / len(matrices))))
         panel.set_title(title, fontsize=10, loc="left", parse_math=False)
@@ -60,20 +73,30 @@ def plot_similarity_matrix(
     similarity = to_array(similarity).astype(float)
     check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
     cell = min(0.8, max(0.34, 6 / len(images)))
-    figure = _heat_maps({title: similarity.T}, texts, names, cell=cell, top=cell, note=note)
+    largest = max(np.abs(similarity).max(), 1e-9)
+    figure = _heat_maps(
+        {title: similarity.T}, texts, names, cell=cell, top=cell, high=largest, note=note,
+        low=-largest if (similarity < 0).any() else 0.0,
+    )  # fmt: skip
     axes = figure.axes[0]
     for column, image in enumerate(images):
         extent = (column - 0.46, column + 0.46, -0.56, -1.48)
         square = to_square(to_radiograph(image, 128))
         axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
-    frames = [(i - 0.46, j - 0.46, 0.92) for i, j in _pairs(labels, similarity.shape)]
-    for x, y, side in frames:
-        axes.add_patch(
-            Rectangle((x, y), side, side, fill=False, ec=COLORS[1], lw=2.5, clip_on=False)
-        )
+    _frame(axes, _pairs(labels, similarity.shape))
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
     axes.spines[:].set_visible(False)
     return figure
+
+
+def _frame(axes, cells) -> None:
+    """Frames around cells, (column, row) each."""
+    for x, y in cells:
+        axes.add_patch(
+            Rectangle(
+                (x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=COLORS[1], lw=2, clip_on=False
+            )
+        )
 
 
 def _pairs(labels, shape) -> list[tuple[int, int]]:
@@ -97,21 +120,30 @@ def plot_targets(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     *,
+    framed=None,
     note=None,
 ) -> Figure:
     """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
+    framed: (rows, columns) bool, the cells to frame in each.
     """
     matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
     for title, values in matrices.items():
         shape = (len(row_labels), len(column_labels))
         check_shape(f"targets[{title!r}]", values, shape, "rows, columns")
-    return _heat_maps(
+    low = min(0, *(values.min() for values in matrices.values()))
+    high = max(1, *(values.max() for values in matrices.values()))
+    figure = _heat_maps(
         matrices, row_labels, column_labels, cell=min(0.62, max(0.3, 4 / len(column_labels))),
-        low=min(0, *(values.min() for values in matrices.values())),
-        high=max(1, *(values.max() for values in matrices.values())), note=note,
+        low=-high if low < 0 else 0.0, high=high, note=note,
     )  # fmt: skip
+    if framed is not None:
+        shape = (len(row_labels), len(column_labels))
+        check_shape("framed", to_array(framed), shape, "rows, columns")
+        for axes in figure.axes[: len(matrices)]:
+            _frame(axes, [(x, y) for y, x in np.argwhere(to_array(framed))])
+    return figure
 
 
 def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None) -> Figure:

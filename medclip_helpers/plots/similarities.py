@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import CenteredNorm
 from matplotlib.figure import Figure
 
+from ..constants import FINDING_SENTENCES
 from ..radiographs import read_radiograph, to_square
 from .style import (
     COLORS,
     OTHER,
+    REFERENCE,
     Rows,
     check_shape,
+    draw_cells,
     fan_out,
     new_figure,
     number,
+    outline,
     show_image,
     tidy,
     to_array,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> Figure:
     """An image, and to its right an axis with a row for each name; `top`: inches free above it."""
-    figure = new_figure(7.8, max(3, rows.height + top + 0.9), note)
+    figure = new_figure(7, max(3, rows.height + top + 0.9), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     show_image(left, image, title)
     rows.draw(right, least=2)  # a single bar stays a bar, not a wall
@@ -93,12 +94,14 @@ def visualize_image_text_similarity(
 
 
 def plot_class_scores(
-    image, prompt_scores: Mapping[str, Sequence[float]], *, title=None,
-    xlabel="cosine similarity", note=None,
+    image, prompt_scores: Mapping[str, Sequence[float]], *,
+    prompts: Mapping[str, Sequence[str]] | None = None, title=None, xlabel="cosine similarity",
+    note=None,
 ) -> Figure:  # fmt: skip
     """A classifier's scores: a row a class, a dot a prompt, a bar at the mean, best class on top.
 
     prompt_scores: class -> (prompts,) scores; or a DataFrame, a column a class.
+    prompts: class -> their wording; that of the highest dot stands beneath each row.
     """
     if not len(prompt_scores):
         raise ValueError("prompt_scores is empty: expected at least one class")
@@ -107,45 +110,136 @@ def plot_class_scores(
     }
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
     names = sorted(scores, key=lambda name: -scores[name].mean())
-    rows = Rows(names, 24, gap=0.3)
+    rows = Rows(names, 24, gap=0.3 if prompts is None else 0.45)
     figure = _beside_rows(image, rows, title, xlabel, note, top=0.2)
     axes = figure.axes[1]
     for y, name in zip(rows.centres, names, strict=True):
         values = scores[name]
-        axes.scatter(values, fan_out(y, len(values)), s=22, color=OTHER, zorder=2)
-        axes.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=COLORS[1], lw=3, zorder=3)
-    axes.plot([], [], color=COLORS[1], lw=3, label="mean of the class")
-    axes.scatter([], [], s=22, color=OTHER, label="one prompt")
+        color = COLORS[0] if name == names[0] else REFERENCE
+        axes.scatter(values, fan_out(y, len(values)), s=20, color=color, alpha=0.5, lw=0, zorder=2)
+        axes.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=color, lw=3, zorder=3)
+        if prompts is not None:
+            words = wrap(
+                f"highest: {prompts[name][int(to_array(prompt_scores[name]).argmax())]}", 48, 1
+            )
+            axes.annotate(words, (0, y + 0.27), xycoords=axes.get_yaxis_transform(), fontsize=9,
+                          color="0.35", va="center", parse_math=False)  # fmt: skip
+    axes.plot([], [], color=REFERENCE, lw=3, label="mean of the class")
+    axes.scatter([], [], s=20, color=REFERENCE, alpha=0.5, label="one prompt")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
+    axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
 
-def plot_similarity_map(image, contributions, text: str, *, note=None) -> Figure:
+def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None) -> Figure:
     """What each position adds to the cosine between an image and a text, over the radiograph.
 
     image: the radiograph; one that is not square is shown as the processor pads it, on black.
     contributions: (h, w), whose sum is the cosine; `similarity.similarity_map` gives them.
+    mask: (h, w) bool, where the finding is known to be; it is outlined.
     Cells are drawn as they are, unsmoothed; where nothing is contributed the radiograph shows.
     """
-    contributions = to_array(contributions).astype(float)
-    if contributions.ndim != 2:
-        raise ValueError(f"contributions has shape {contributions.shape}, expected (h, w)")
-    figure = new_figure(7.8, 4.1, note)
+    contributions = _cells(contributions)
+    figure = new_figure(7, 4, note)
     figure.suptitle(
-        f"{wrap(text, 74, 3)}\ncosine similarity {contributions.sum():+.3f}: the sum of all cells",
+        f"{wrap(text, 74, 3)}\ncosine similarity {number(contributions.sum())}: the sum of all cells",
         fontsize=11, parse_math=False,
     )  # fmt: skip
     left, right = figure.subplots(1, 2)
     square = to_square(to_radiograph(image))
     for axes in (left, right):
         show_image(axes, square)
+        outline(axes, mask, square.width)
     largest = max(np.abs(contributions).max(), 1e-9)
-    mesh = ScalarMappable(CenteredNorm(halfrange=largest), colormaps["RdBu_r"])
-    cells = mesh.to_rgba(contributions)
-    # The fainter a contribution, the more of the radiograph shows through.
-    cells[..., 3] = 0.75 * (np.abs(contributions) / largest) ** 0.7
-    right.imshow(cells, extent=(0, square.width, square.height, 0))
+    mesh = draw_cells(right, contributions, square.width, largest)
     label = "contribution to the cosine"
     figure.colorbar(mesh, ax=right, label=label, shrink=0.85, panchor=False)
+    figure.alt = f"{text} Cosine similarity {number(contributions.sum())}, by position."
     return figure
+
+
+def _cells(contributions) -> np.ndarray:
+    contributions = to_array(contributions).astype(float)
+    if contributions.ndim != 2:
+        raise ValueError(f"contributions has shape {contributions.shape}, expected (h, w)")
+    return contributions
+
+
+def plot_explanation(
+    image, texts: Sequence[str], scores, contributions, *, mask=None, note=None
+) -> Figure:
+    """The whole idea in one picture: a radiograph, texts ranked by similarity, the map of the best.
+
+    image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,) cosines.
+    contributions: (h, w), of the best text. mask: (h, w) bool, where its finding is known to be.
+    """
+    scores, contributions = to_array(scores).astype(float).reshape(-1), _cells(contributions)
+    check_shape("scores", scores, (len(texts),), "one a text")
+    order = np.argsort(-scores, kind="stable")
+    figure = new_figure(7, 5.9, note)
+    (film, ranks), (map_, words) = figure.subplots(2, 2, width_ratios=[1, 1.45])
+    square = to_square(to_radiograph(image))
+    for axes, title in ((film, "A radiograph …"), (map_, "… and its score has places.")):
+        show_image(axes, square)
+        axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
+    ranks.set_title("… is compared with sentences …", fontsize=12, loc="left", fontweight="bold")
+    best = texts[order[0]]
+    for place, i in enumerate(order):
+        first = place == 0
+        color = COLORS[0] if first else OTHER
+        [bar] = ranks.barh(place, scores[i], height=0.3, color=color)
+        ink, weight = (COLORS[0], "bold") if first else ("0.25", "normal")
+        ranks.text(0, place - 0.24, wrap(texts[i], 40, 1), fontsize=11.5, color=ink,
+                   fontweight=weight, va="bottom", parse_math=False)  # fmt: skip
+        ranks.bar_label(
+            ranks.containers[-1], [number(scores[i])], padding=4, fontsize=11, color=ink
+        )
+    ranks.set(ylim=(len(texts) - 0.6, -0.75), xlim=(min(0, scores.min() * 1.25), None))
+    ranks.margins(x=0.2)
+    ranks.axvline(0, color="0.5", linewidth=0.8)
+    ranks.set_axis_off()
+    draw_cells(map_, contributions, square.width, max(np.abs(contributions).max(), 1e-9))
+    outline(map_, mask, square.width)
+    words.set_axis_off()
+    known = mask is not None and np.any(mask)
+    said = (
+        f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that score "
+        "comes from, blue ones speak against it."
+    )
+    said += " Dashed: where the finding was drawn." if known else ""
+    words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,
+               parse_math=False, transform=words.transAxes)  # fmt: skip
+    ranking = "; ".join(f"{texts[i]} {number(scores[i])}" for i in order)
+    figure.alt = f"A radiograph, sentences ranked by similarity ({ranking}). {said}"
+    return figure
+
+
+def explain_similarity(
+    model: MedCLIPModel,
+    processor: MedCLIPProcessor,
+    image,
+    texts: Sequence[str] | None = None,
+    *,
+    note: str | None = None,
+) -> Figure:
+    """Which of some sentences a radiograph is nearest to and why, as `plot_explanation` draws it.
+
+    image: what `read_radiograph` takes, or a `demo.Phantom`, whose finding is then outlined.
+    texts: by default a sentence for each of the five competition findings.
+    note: by default what the model says of its weights.
+
+    Raises what `read_radiograph`, `encode_texts` and `similarity_map` raise.
+    """
+    from ..similarity import encode_texts, similarity_map  # loads torch, the other plots do not
+
+    masks = getattr(image, "masks", {})
+    radiograph = read_radiograph(getattr(image, "image", image) if masks else image)
+    texts = [*FINDING_SENTENCES.values()] if texts is None else list(texts)
+    maps = similarity_map(
+        model, processor(images=radiograph)["pixel_values"], encode_texts(model, processor, texts)
+    )[0].cpu()
+    scores = maps.sum((1, 2))
+    best = int(scores.argmax())
+    note = getattr(model, "note", None) if note is None else note
+    mask = np.any([*masks.values()], axis=0) if masks else None
+    return plot_explanation(radiograph, texts, scores, maps[best], mask=mask, note=note)

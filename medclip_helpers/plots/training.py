@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
-from .style import COLORS, check_shape, new_figure, show_image, tidy, to_array, wrap
+from .style import (
+    COLORS,
+    REFERENCE,
+    check_shape,
+    finding_colors,
+    new_figure,
+    outline,
+    show_image,
+    tidy,
+    to_array,
+    wrap,
+)
 
 
 def plot_gallery(
-    images, titles: Sequence[str] | None = None, *, columns: int = 5, title=None, note=None
-) -> Figure:
-    """A contact sheet: images in rows of `columns`, each under its title."""
+    images, titles: Sequence[str] | None = None, *, columns: int = 5, masks=None, title=None,
+    note=None,
+) -> Figure:  # fmt: skip
+    """A contact sheet: images in rows of `columns`, each under its title.
+
+    masks: for each square image (h, w) bool or None, where a finding is known to be; outlined.
+    """
     if not len(images):
         raise ValueError("images is empty: expected at least one")
     titles = [""] * len(images) if titles is None else titles
@@ -22,11 +37,18 @@ def plot_gallery(
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected as many")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    lines = max(wrap(name, 24).count("\n") + 1 for name in titles)
-    figure = new_figure(1.9 * columns, (1.95 + 0.15 * lines) * rows + (0.3 if title else 0), note)
+    letters = 24 if columns < 6 else 16
+    lines = max(wrap(name, letters).count("\n") + 1 for name in titles)
+    side = 7 / columns if columns > 3 else 1.9
+    figure = new_figure(
+        side * columns, (side + 0.1 + 0.15 * lines) * rows + (0.3 if title else 0), note
+    )
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel, image, name in zip(panels, images, titles, strict=False):
-        show_image(panel, image, name, letters=24, fontsize=8)
+    masks = [None] * len(images) if masks is None else masks
+    for panel, image, name, mask in zip(panels, images, titles, masks, strict=False):
+        show_image(panel, image, name, letters=letters, fontsize=9)
+        if mask is not None:
+            outline(panel, mask, min(len(mask), 512))
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     if title:
@@ -35,11 +57,14 @@ def plot_gallery(
 
 
 def plot_training_curve(
-    history, *, metrics: Sequence[str] = ("zero_shot_accuracy",), title=None, note=None
-) -> Figure:
+    history, *, metrics: Sequence[str] = ("zero_shot_accuracy",),
+    marks: Mapping[float, str] | None = None, chance: float | None = None, title=None, note=None,
+) -> Figure:  # fmt: skip
     """Loss over steps, and below it each of `metrics` that the history holds.
 
     history: DataFrame or list of dicts with "step", "loss" and perhaps metrics; gaps are skipped.
+    marks: {step: what happened there}, an upright line through all panels, named in the first.
+    chance: of the first metric, drawn as a dotted line.
     """
     import pandas as pd
 
@@ -48,7 +73,7 @@ def plot_training_curve(
         if column not in history:
             raise ValueError(f"history has columns {list(history)}, expected {column!r} among them")
     shown = ["loss", *(name for name in metrics if name in history)]
-    figure = new_figure(7.5, 1.2 + 2.1 * len(shown), note)
+    figure = new_figure(7, 1.2 + 1.9 * len(shown), note)
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name, color in zip(panels, shown, COLORS, strict=False):
         values = history[["step", name]].dropna()
@@ -56,47 +81,65 @@ def plot_training_curve(
         axes.plot(values["step"], values[name], color=color, marker=dots, markersize=3)
         axes.set_ylabel(wrap(name.replace("_", " "), 18))
         axes.grid(alpha=0.3)
+        for step in marks or {}:
+            axes.axvline(step, color=REFERENCE, linestyle="--", linewidth=1, zorder=0)
         tidy(axes)
+    for step, words in (marks or {}).items():
+        panels[0].annotate(
+            f" {words}", (step, 0.97), xycoords=panels[0].get_xaxis_transform(), fontsize=9,
+            va="top", color=REFERENCE, parse_math=False,
+        )  # fmt: skip
+    if chance is not None and len(panels) > 1:
+        panels[1].axhline(chance, color=REFERENCE, linestyle=":", zorder=0)
+        panels[1].annotate("chance", (1, chance), xycoords=panels[1].get_yaxis_transform(),
+                           fontsize=9, ha="right", va="bottom", color=REFERENCE)  # fmt: skip
     panels[0].set_title(title or "", parse_math=False)
     panels[-1].set_xlabel("step")
     return figure
 
 
 def plot_embedding_map(
-    image_embeds, text_embeds, image_labels, text_labels, *, title=None, note=None
+    embeds: Mapping[str, tuple], image_labels, text_labels, *, note=None
 ) -> Figure:
-    """Image and text embeddings in the plane of their principal components, coloured by finding.
+    """Embeddings of images and texts, each centred on its own mean, in their principal plane.
 
-    image_embeds: (images, dim), drawn as circles. text_embeds: (texts, dim), as crosses.
-    image_labels, text_labels: a name each. title: over the plane.
+    embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), a panel each; images are
+        circles and texts crosses, coloured by finding, whose name stands at its images' mean.
+    image_labels, text_labels: a name each.
+
+    Above each panel: how far the two means lie apart, and how many texts are nearer to the images
+    of their own name than to those of any other, as they are plotted.
     """
     from sklearn.decomposition import PCA
 
-    image_embeds, text_embeds = to_array(image_embeds), to_array(text_embeds)
-    check_shape("image_labels", np.asarray(image_labels), image_embeds.shape[:1], "one an image")
-    check_shape("text_labels", np.asarray(text_labels), text_embeds.shape[:1], "one a text")
-    pca = PCA(2, svd_solver="full").fit(np.concatenate([image_embeds, text_embeds]))
-    names = list(dict.fromkeys([*image_labels, *text_labels]))
-    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
-    circle: dict[str, Any] = dict(marker="o", s=22, alpha=0.75, linewidths=0.6)
-    cross: dict[str, Any] = dict(marker="X", s=80, edgecolor="black", linewidths=0.6)
-    figure = new_figure(8, 5, note)
-    axes = figure.subplots()
-    for embeds, labels, style in (
-        (image_embeds, image_labels, circle),
-        (text_embeds, text_labels, cross),
-    ):
-        x, y = pca.transform(embeds).T
-        axes.scatter(x, y, c=[colors[name] for name in labels], **style)
-    for name, color in colors.items():
-        axes.scatter([], [], marker="s", color=color, label=wrap(name, 24))
-    axes.scatter([], [], color="gray", label="image", **circle)
-    axes.scatter([], [], color="gray", label="text", **cross)
-    shares = [f"{share:.0%} of the variance" for share in pca.explained_variance_ratio_]
-    axes.set(xlabel=f"component 1 ({shares[0]})", ylabel=f"component 2 ({shares[1]})")
-    axes.set_title(title or "", parse_math=False)
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)  # a "$" in a name is a dollar
-    tidy(axes)
+    image_labels, text_labels = np.asarray(image_labels), np.asarray(text_labels)
+    colors = finding_colors([*image_labels, *text_labels])
+    figure = new_figure(7, 7 / len(embeds) + 0.9 if len(embeds) > 1 else 5, note)
+    panels = figure.subplots(1, len(embeds), squeeze=False)[0]
+    said = []
+    for axes, (title, (images, texts)) in zip(panels, embeds.items(), strict=True):
+        images, texts = to_array(images), to_array(texts)
+        check_shape("image_labels", image_labels, images.shape[:1], "one an image")
+        check_shape("text_labels", text_labels, texts.shape[:1], "one a text")
+        apart = np.linalg.norm(images.mean(0) - texts.mean(0))
+        centred = images - images.mean(0), texts - texts.mean(0)
+        plane = PCA(2, svd_solver="full").fit(np.concatenate(centred))
+        dots, crosses = map(plane.transform, centred)
+        names = list(dict.fromkeys(image_labels))
+        middles = np.stack([dots[image_labels == name].mean(0) for name in names])
+        nearest = np.linalg.norm(crosses[:, None] - middles, axis=2).argmin(1)
+        own = int((np.asarray(names)[nearest] == text_labels).sum())
+        axes.scatter(*dots.T, c=[colors[name] for name in image_labels], s=18, alpha=0.5)
+        axes.scatter(*crosses.T, c=[colors[name] for name in text_labels], s=60, marker="X",
+                     edgecolor="black", linewidths=0.6)  # fmt: skip
+        for name, place in zip(names, middles, strict=True):
+            axes.annotate(name, place, color=colors[name], fontsize=9, fontweight="bold",
+                          ha="center", va="center", parse_math=False,
+                          path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
+        said.append(f"{title}: {own} of {len(texts)} texts nearest to their own images")
+        axes.set_title(f"{title}\n{own} of {len(texts)} texts nearest to their own images,\n"
+                       f"means {apart:.2f} apart before centring", fontsize=9, parse_math=False)  # fmt: skip
+        axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
+        axes.margins(0.12)
+    figure.alt = ". ".join(said) + "."
     return figure

@@ -161,7 +161,7 @@ def test_nbval_notices_a_changed_output(tmp_path):
             "outputs": outputs, "execution_count": i + 1,
         }
         for i, (metadata, source, outputs) in enumerate(
-            [form, ({"tags": [fmt.KEPT]}, "print(1 + 1)", result)]
+            [form, ({"tags": [fmt.COMPARED]}, "print(1 + 1)", result)]
         )
     ]  # fmt: skip
     language = {"kernelspec": {"name": "python3", "language": "python", "display_name": "x"}}
