@@ -23,6 +23,7 @@ class Figure(NamedTuple):
 
     png: str
     caption: str
+    alt: str
 
 
 def varying(records: list[dict]) -> set[str]:
@@ -63,26 +64,29 @@ def write_report(records: list[dict], output: Path) -> list[Path]:
     return files
 
 
-def figures(executed: Path, note: str = "") -> list[Figure]:
+def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
     """The pictures in an executed notebook, in their order.
 
-    A caption is the picture's own alternative text, where it has one, else the heading above it and
-    `note`.
+    Said of a picture are the heading above it and `note`, what the model is; instead of it,
+    `summary`, what the notebook found, too; its own alternative text where it brings one.
     """
     found = []
     heading = ""
     for cell in read_cells(executed) if executed.is_file() else []:
         if cell["cell_type"] == "markdown":
             headings = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), re.MULTILINE)
-            if headings:
-                heading = re.sub(r"[`*]", "", headings[-1])
-                heading += "" if heading[-1:] in ".?!" else "."
+            heading = re.sub(r"[`*]", "", headings[-1]) if headings else heading
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
                 own = output.get("metadata", {}).get("image/png", {}).get("alt")
-                caption = own or f"{heading} {note}".strip() or executed.stem
-                found.append(Figure("".join(png).replace("\n", ""), caption))
+                caption = own or _sentences(heading, note) or summary or executed.stem
+                alt = own or _sentences(heading, summary, note) or caption
+                found.append(Figure("".join(png).replace("\n", ""), caption, alt))
     return found
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part if part[-1] in ".?!:" else f"{part}." for part in parts if part)
 
 
 def _title(record: dict, names: Iterable[str]) -> str:
@@ -104,11 +108,10 @@ def _summary_table(records: list[dict], output: Path) -> pd.DataFrame:
 def _row(record: dict, output: Path, names: set[str]) -> dict:
     """The record, and what the page shows of it; `names`: the parameters in the title."""
     executed = Path(record["folder"]) / f"{record['notebook']}.ipynb"
-    note = record.get("note") or record["summary"]
     return record | {
         "title": _title(record, names),
         "link": quote(Path(os.path.relpath(executed, output)).as_posix()),
-        "figures": figures(executed, note),
+        "figures": figures(executed, record["summary"], record.get("note", "")),
         "parameters": _shown(record["parameters"]),
         "metrics": _shown(record["metrics"], ".4g"),
         "kept": record.get("kept", False),

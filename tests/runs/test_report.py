@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -95,24 +96,31 @@ def test_every_picture_has_a_caption_and_an_alternative_text(tmp_path):
     heading = nbformat.v4.new_markdown_cell("# Does it <work>?")
     cells = [shown(picture(1)), heading, shown(picture(2)), shown(picture(3), **own)]
     page = read_page([record(tmp_path, "a", cells)], tmp_path)
-    captions = [NOTE, f"Does it <work>? {NOTE}", "The picture's own words"]
-    assert [a["alt"] for a, _ in page.all("img")] == [f"{c} a was found" for c in captions]
+    texts = [
+        f"a was found. {NOTE}",
+        f"Does it <work>? a was found. {NOTE}",
+        own["image/png"]["alt"],
+    ]
+    assert [a["alt"] for a, _ in page.all("img")] == texts
+    captions = [NOTE, f"Does it <work>? {NOTE}", own["image/png"]["alt"]]
     assert len(page.all("figcaption")) == len(page.all("figure")) == 3
     assert all(caption in page.text for caption in captions)
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    ("heading", "note", "summary", "caption", "alt"),
     [
-        ({"note": ""}, "a was found"),
-        ({"note": "", "summary": ""}, "a"),
-        ({"note": NOTE, "summary": ""}, NOTE),
+        ("Title", "", "found", "Title.", "Title. found."),
+        ("", "", "found", "found", "found."),
+        ("", "", "", "a", "a"),
+        ("", NOTE, "", NOTE, NOTE),
     ],
 )
-def test_without_a_note_the_result_is_the_caption(changes, expected, tmp_path):
-    page = read_page([record(tmp_path, "a", [shown(picture(1))], **changes)], tmp_path)
-    ((image, _),) = page.all("img")
-    assert image["alt"].strip() == expected
+def test_a_caption_of_what_there_is(heading, note, summary, caption, alt, tmp_path):
+    cells = [nbformat.v4.new_markdown_cell(f"# {heading}"), shown(picture(1))]
+    file = Path(record(tmp_path, "a", cells)["folder"]) / "a.ipynb"
+    ((_, *texts),) = figures(file, summary, note)
+    assert texts == [caption, alt]
 
 
 def test_the_note_of_the_model_is_in_the_record_of_a_run(tmp_path):
