@@ -33,8 +33,9 @@ def run_all(
     unless `force`.
 
     A record has `notebook`, `parameters`, `folder`, `fingerprint`, `status` ("ok" or "failed"),
-    `error`, `summary`, `metrics`, `seconds` and `files`, and is in the folder as run.json. Of a
-    folder that is run again the files that its record names are deleted, and no other.
+    `error`, `summary`, `metrics`, `note` (what the model is), `seconds` and `files`, and is in the
+    folder as run.json. Of a folder that is run again the files that its record names are deleted,
+    and no other.
 
     Raises ModuleNotFoundError where a kernel could not start for want of ipykernel, and ValueError
     for a folder whose run.json is somebody else's.
@@ -122,7 +123,10 @@ def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
     except Exception as error:  # whatever it is, the other runs go on, and the record names it
         found = {}
         record |= {"status": "failed", "error": _describe(error, run)}
-    record |= {"summary": found.get("summary", ""), "metrics": found.get("metrics", {})}
+    metrics = found.get("metrics", {})
+    record |= {"summary": found.get("summary", ""), "metrics": metrics}
+    # what no figure is shown without, as notebooks record it
+    record["note"] = found.get("model", {}).get("note") or metrics.get("weights", "")
     record["seconds"] = round(time.monotonic() - start, 1)
     written = (path for path in run.folder.rglob("*") if path.is_file() and path != run.record)
     record["files"] = sorted(path.relative_to(run.folder).as_posix() for path in written)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import html
-import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from string import Template
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
 from ..hub import write_text
+from .sweep import read_cells
 
 PAGE = Path(__file__).with_name("report.html")
+
+
+class Figure(NamedTuple):
+    """A picture of a notebook: PNG as base64 text, and what to say under it and instead of it."""
+
+    png: str
+    caption: str
+    alt: str
 
 
 def varying(records: list[dict]) -> set[str]:
@@ -33,35 +43,57 @@ def one_line(record: dict, names: Iterable[str]) -> str:
 
 
 def write_report(records: list[dict], output: Path) -> list[Path]:
-    """Write a table, summary.csv, and a page that needs no other file, index.html; their paths."""
+    """Write a table, summary.csv, and a page that needs no other file, index.html; their paths.
+
+    The page has a row for each run: a link to the executed notebook, what it found, how long it
+    took, its first figure, and folded away its parameters, metrics and other figures.
+    """
     files = [output / "summary.csv", output / "index.html"]
-    table = _summary_table(records, output)
-    shown = table.drop(columns=["summary", "folder"])  # both are in the sections below it
-    page = Template(PAGE.read_text(encoding="utf-8")).substitute(
-        count=len(records),
+    rows = [_row(record, output, varying(records)) for record in records]
+    page = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    text = page.from_string(PAGE.read_text(encoding="utf-8")).render(
+        rows=rows,
         failed=sum(record["status"] != "ok" for record in records),
-        table=shown.to_html(index=False, na_rep="", border=0, float_format="{:.4g}".format),
-        sections="\n".join(_section(record, output, varying(records)) for record in records),
+        columns={
+            kind: list(dict.fromkeys(name for row in rows for name in row[kind]))
+            for kind in ("parameters", "metrics")
+        },
     )
-    for file, text in zip(files, (table.to_csv(index=False), page), strict=True):
-        write_text(file, text)
+    write_text(files[0], _summary_table(records, output).to_csv(index=False))
+    write_text(files[1], text)
     return files
 
 
-def figures(executed: Path) -> list[str]:
-    """The pictures in an executed notebook, PNG as base64 text, in their order."""
-    if not executed.is_file():
-        return []
-    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    pictures = [output.get("data", {}).get("image/png") for output in outputs]
-    return ["".join(png).replace("\n", "") for png in pictures if png]
+def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
+    """The pictures in an executed notebook, in their order.
+
+    Said of a picture are the heading above it and `note`, what the model is; instead of it,
+    `summary`, what the notebook found, too; its own alternative text where it brings one.
+    """
+    found = []
+    heading = ""
+    for cell in read_cells(executed) if executed.is_file() else []:
+        if cell["cell_type"] == "markdown":
+            headings = re.findall(r"^#+ +(.+)$", "".join(cell["source"]), re.MULTILINE)
+            heading = re.sub(r"[`*]", "", headings[-1]) if headings else heading
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                own = output.get("metadata", {}).get("image/png", {}).get("alt")
+                caption = own or _sentences(heading, note) or summary or executed.stem
+                alt = own or _sentences(heading, summary, note) or caption
+                found.append(Figure("".join(png).replace("\n", ""), caption, alt))
+    return found
+
+
+def _sentences(*parts: str) -> str:
+    return " ".join(part if part[-1] in ".?!:" else f"{part}." for part in parts if part)
 
 
 def _title(record: dict, names: Iterable[str]) -> str:
     """The notebook, and those of its parameters that are among `names`."""
     chosen = {name: value for name, value in record["parameters"].items() if name in names}
-    return record["notebook"] + "".join(f" {name}={value}" for name, value in chosen.items())
+    texts = (f" {n}={'unset' if _is_missing(value) else value}" for n, value in chosen.items())
+    return record["notebook"] + "".join(texts)
 
 
 def _summary_table(records: list[dict], output: Path) -> pd.DataFrame:
@@ -73,14 +105,27 @@ def _summary_table(records: list[dict], output: Path) -> pd.DataFrame:
     return table.convert_dtypes()  # a count stays a count beside a missing one
 
 
-def _section(record: dict, output: Path, names: set[str]) -> str:
+def _row(record: dict, output: Path, names: set[str]) -> dict:
+    """The record, and what the page shows of it; `names`: the parameters in the title."""
     executed = Path(record["folder"]) / f"{record['notebook']}.ipynb"
-    link = html.escape(Path(os.path.relpath(executed, output)).as_posix())
-    heading = html.escape(_title(record, names))
-    failed = record["status"] != "ok"
-    found = html.escape(record["error"] if failed else record["summary"])
-    kind = ' class="failed"' if failed else ""
-    pictures = "\n".join(
-        f'<img alt="figure" src="data:image/png;base64,{png}">' for png in figures(executed)
-    )
-    return f'<h2><a href="{link}">{heading}</a></h2>\n<p{kind}>{found}</p>\n{pictures}'
+    return record | {
+        "title": _title(record, names),
+        "link": quote(Path(os.path.relpath(executed, output)).as_posix()),
+        "figures": figures(executed, record["summary"], record.get("note", "")),
+        "parameters": _shown(record["parameters"]),
+        "metrics": _shown(record["metrics"], ".4g"),
+        "kept": record.get("kept", False),
+    }
+
+
+def _shown(values: dict[str, Any], digits: str = "") -> dict[str, str]:
+    """Values as text, those that there are."""
+    return {
+        name: format(value, digits) if isinstance(value, float) else str(value)
+        for name, value in values.items()
+        if not _is_missing(value)
+    }
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value  # NaN

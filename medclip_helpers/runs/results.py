@@ -151,6 +151,8 @@ def _figure(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _cell(row: Mapping[str, Any]) -> str:
     """ "0.89 ± 0.10 (0.87 to 0.91)": the value, its spread and its interval where there are."""
+    if "value" not in row:  # it was not a number
+        return "-"
     spread = f" ± {row['sd']:.3f}" if "sd" in row else ""
     interval = f" ({row['low']:.3f} to {row['high']:.3f})" if "low" in row else ""
     return f"{row['value']:.3f}{spread}{interval}"

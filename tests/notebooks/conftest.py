@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -18,11 +19,10 @@ def _name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", text).lower()
 
 
-def _colab_distributions() -> list[Distribution]:
-    """What is installed here and is on Colab too, or is needed by something that is."""
+def _needed(names: Iterable[str]) -> list[Distribution]:
+    """What is installed here of `names`, and of what they need; never this package itself."""
     installed = {_name(found.metadata["Name"]): found for found in distributions()}
-    frozen = re.findall(r"^([\w.-]+)", FREEZE.read_text(), re.MULTILINE)
-    todo, wanted = [*map(_name, frozen), "pip", "setuptools"], {}
+    todo, wanted = [*map(_name, names)], {}
     while todo:
         name = todo.pop()
         if name in wanted or name not in installed or name == "medclip-helpers":
@@ -34,24 +34,34 @@ def _colab_distributions() -> list[Distribution]:
 
 
 @pytest.fixture(scope="session")
-def colab_python(tmp_path_factory) -> Path:
-    """The interpreter of an environment with the packages of Colab, and no others.
+def linked_python():
+    """A function: (new folder, names of packages) -> interpreter that has them and no others.
 
     Made of links to what is installed here, so it costs no download and no space. pip in it must
     run with PIP_NO_INDEX: to replace a package would go through the links.
     """
-    folder = tmp_path_factory.mktemp("colab") / "env"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    site = Path(subprocess.check_output(command, text=True).strip())
-    for found in _colab_distributions():
-        tops = {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}
-        for top in tops - {"__pycache__"}:
-            target = Path(found.locate_file(top))
-            if target.exists() and not (site / top).exists():
-                (site / top).symlink_to(target)
-    return python
+
+    def make(folder: Path, names: Iterable[str]) -> Path:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+        python = folder / "bin" / "python"
+        command = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        site = Path(subprocess.check_output(command, text=True).strip())
+        for found in _needed(names):
+            tops = {file.parts[0] for file in found.files or [] if file.parts[0] != ".."}
+            for top in tops - {"__pycache__"}:
+                target = Path(found.locate_file(top))
+                if target.exists() and not (site / top).exists():
+                    (site / top).symlink_to(target)
+        return python
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def colab_python(tmp_path_factory, linked_python) -> Path:
+    """The interpreter of an environment with the packages of Colab, and no others."""
+    frozen = re.findall(r"^([\w.-]+)", FREEZE.read_text(), re.MULTILINE)
+    return linked_python(tmp_path_factory.mktemp("colab") / "env", [*frozen, "pip", "setuptools"])
 
 
 @pytest.fixture

@@ -152,13 +152,6 @@ def test_sections_end_in_something_to_see(cells):
     assert [name for name, end in sections.items() if isinstance(end, blind)] == []
 
 
-def test_links_resolve(path, prose):
-    targets = re.findall(r"\]\(([^)\s]+)\)", prose)
-    local = [t.partition("#")[0] for t in targets if not re.match(r"https?://|#|mailto:", t)]
-    assert [target for target in local if not (path.parent / target).exists()] == []
-    assert [t for t in targets if t.startswith("http://")] == []
-
-
 def test_outputs_are_kept_where_they_are_checked(cells):
     """nbval runs a marked cell without a stored output, and compares nothing."""
     marked = [cell for cell in cells if fmt.COMPARED in fmt.tags(cell)]

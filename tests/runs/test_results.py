@@ -97,6 +97,14 @@ def test_markdown_table_of_several_runs(small_model, tmp_path):
     assert sum(small_model.note in line for line in lines) == 2  # a table never goes without it
 
 
+def test_a_figure_that_is_no_number_is_a_dash(small_model, tmp_path):
+    table = pd.DataFrame({"metric": ["auc", "f1"], "value": [float("nan"), 0.5]})
+    model = describe_model(small_model, "small")
+    record_result(tmp_path, "x", tables={"t": table}, model=model, dataset="demo", seed=0)
+    lines = markdown_table([tmp_path]).splitlines()
+    assert lines[2:4] == ["| t | auc | - |", "| t | f1 | 0.500 |"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -177,7 +177,7 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     assert json.loads((folders[2] / "result.json").read_text())["metrics"] == {"double": 6}
     page = (tmp_path / "out" / "index.html").read_text()
     assert page.count("data:image/png;base64,") == 3
-    assert figures(folders[0] / "odd.ipynb")[0] in page
+    assert figures(folders[0] / "odd.ipynb")[0].png in page
     assert "AssertionError: even" in page
 
     kept = (folders[0] / "run.json").stat().st_mtime_ns
