@@ -12,10 +12,10 @@ What it does to each notebook:
 - the Colab badge under the title and the cell tagged `setup` are written from one address, the
   `Repository` in pyproject.toml's project URLs; so are the badges in README.md. `--repository` sets
   it, else the remote `origin` where that is on GitHub; `--check` only warns where they differ.
-- outputs are kept in cells tagged `store-output` or `nbval-check-output` only, with execution counts
-  as in a run from top to bottom. Tag a cell where a reader on GitHub should see the output; with the
-  second tag where its text is the same on every machine too (nbval compares text and HTML, and
-  leaves the pixels of a figure alone). Output to stderr is never kept.
+- outputs are kept in cells tagged `store-output` or `nbval-check-output` only, with execution
+  counts as in a run from top to bottom. Tag a cell where a reader on GitHub should see the output;
+  with the second tag where its text is the same on every machine too (nbval compares text and HTML,
+  and leaves the pixels of a figure alone). Output to stderr is never kept.
 - links to the notebooks before and after it stand under the title.
 - notebooks/medclip_colab.ipynb, the tour in one file, is made from the numbered ones.
 """

@@ -4,8 +4,8 @@
     python tools/run_loss_comparison.py --processes 1
 
 First the candidates of each arm on validation drawings, then what was chosen on test drawings: some
-220 runs of 10 to 20 seconds of one core. Each is written as it ends; start the command again to
-resume. Runs in drawings that have changed since are made again, and dropped when all new ones exist.
+200 runs of 10 to 20 seconds of one core. They are written a few at a time; start the command again
+to resume. Where the drawings have changed since, all runs are made again.
 """
 
 from __future__ import annotations
@@ -27,23 +27,17 @@ from medclip_helpers.experiments import (
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "medclip_helpers" / "experiments" / "loss_comparison.csv"
-KEY = ["split", *FIELDS]
 
 
 def complete(
     results: pd.DataFrame, world: World, settings: list[Setting], split: str, options
 ) -> pd.DataFrame:
     """`results` with a row for each of `settings`; what is missing is run, some at a time."""
-    wanted = pd.DataFrame([{"split": split, **vars(setting)} for setting in settings])
-    wanted = wanted.drop_duplicates(KEY).assign(place=range(len(wanted.drop_duplicates(KEY))))
-    done = results[KEY].drop_duplicates() if len(results) else pd.DataFrame(columns=KEY)
-    missing = wanted.merge(done, on=KEY, how="left", indicator=True)
-    missing = missing[missing["_merge"] == "left_only"]
-    print(f"{split}: {len(wanted) - len(missing)} of {len(wanted)} runs are there", flush=True)
-    by_place = [
-        Setting(**{name: row[name] for name in FIELDS}) for row in wanted.to_dict("records")
-    ]
-    todo = [by_place[place] for place in missing["place"]]
+    wanted = dict.fromkeys(settings)  # one setting may be part of two comparisons
+    rows = results[results["split"] == split] if len(results) else results
+    done = {Setting(**{name: row[name] for name in FIELDS}) for row in rows.to_dict("records")}
+    todo = [setting for setting in wanted if setting not in done]
+    print(f"{split}: {len(wanted) - len(todo)} of {len(wanted)} runs are there", flush=True)
     for start in range(0, len(todo), options.at_once):
         found = run_settings(world, todo[start : start + options.at_once], split, options.processes)
         found = found.assign(date=time.strftime("%Y-%m-%d"), drawings=world.fingerprint())

@@ -2,9 +2,9 @@
 
 The same encoders, steps and batches for seven ways to learn (`ARMS`), each with settings that were
 chosen among four on validation drawings (`tuning_settings`), then judged over five seeds on test
-drawings (`comparison_settings`) by one measure named beforehand, PRIMARY: how often prompts tell which of
-five findings a drawing has. The full result ships with the package (`read_results`) and is made by
-`tools/run_loss_comparison.py`. Everything is a function of its seeds.
+drawings (`comparison_settings`) by one measure named beforehand, PRIMARY: how often prompts tell
+which of five findings a drawing has. The full result ships with the package (`read_results`) and is
+made by `tools/run_loss_comparison.py`. Everything is a function of its seeds.
 """
 
 from __future__ import annotations

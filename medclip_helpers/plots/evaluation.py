@@ -68,15 +68,12 @@ def plot_lines(
     table, x: str, y: str, *, by: str, xlabel=None, ylabel=None,
     references: Mapping[str, float] | None = None, title=None, note=None,
 ) -> Figure:  # fmt: skip
-    """`y` against `x`: a dot a row, a line through the means of each value of `by`, named at its end.
+    """`y` against `x`: a dot a row, and for each value of `by` a line through the means, named.
 
     table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
     """
     figure = new_figure(7, 3.6, note)
     axes = figure.subplots()
-    # constrained layout does not see labels beyond the axis, so their room is kept here
-    letters = max(len(str(name)) for name in [*table[by].unique(), *(references or {})])
-    figure.get_layout_engine().set(rect=(0, 0, 1 - min(0.42, 0.011 * letters), 1))
     ends = []
     for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
         color = COLORS[k % (len(COLORS) - 1)]

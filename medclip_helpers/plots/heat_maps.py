@@ -37,7 +37,7 @@ def _heat_maps(
     letters = 32 if lines > 2 else 44
     # Inches that names take, about; the compressed layout measures them and shares out the rest.
     left = 0.075 * min(letters, max(len(str(name)) for name in row_names))
-    foot = 0.065 * min(22, max((len(str(name)) for name in column_names), default=0))
+    foot = 0.073 * min(22, max((len(str(name)) for name in column_names), default=0))
     width = max(4, left + len(matrices) * (cell * columns + 0.3) + 0.9)
     figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
@@ -48,7 +48,8 @@ def _heat_maps(
                 if texts is None and value == 0:
                     continue
                 text = number(value) if texts is None else texts[row, column]
-                ink = "white" if low >= 0 and mesh.norm(value) > 0.62 else "black"
+                deep = mesh.norm(value) > 0.62 if low >= 0 else mesh.norm(value) < 0.15
+                ink = "white" if deep else "black"
                 panel.text(column, row, text, ha="center", va="center", color=ink, fontsize=9)
         ticks = [wrap(name, 22, 2) for name in column_names]
         panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)

@@ -65,7 +65,7 @@ def plot_similarities(
     bars = axes.barh(rows.centres, scores[order], color=colors, height=0.2)
     axes.bar_label(bars, fmt=number, padding=3, fontsize=9)
     axes.axvline(0, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
-    axes.margins(x=0.18)
+    axes.margins(x=0.26)
     axes.locator_params(axis="x", nbins=6)
     return figure
 
@@ -141,10 +141,9 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     """
     contributions = _cells(contributions)
     figure = new_figure(7, 4, note)
-    figure.suptitle(
-        f"{wrap(text, 74, 3)}\ncosine similarity {number(contributions.sum())}: the sum of all cells",
-        fontsize=11, parse_math=False,
-    )  # fmt: skip
+    cosine = f"cosine similarity {number(contributions.sum())}"
+    title = f"{wrap(text, 74, 3)}\n{cosine}: the sum of all cells"
+    figure.suptitle(title, fontsize=11, parse_math=False)
     left, right = figure.subplots(1, 2)
     square = to_square(to_radiograph(image))
     for axes in (left, right):
@@ -154,7 +153,7 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     mesh = draw_cells(right, contributions, square.width, largest)
     label = "contribution to the cosine"
     figure.colorbar(mesh, ax=right, label=label, shrink=0.85, panchor=False)
-    figure.alt = f"{text} Cosine similarity {number(contributions.sum())}, by position."
+    figure.alt = f"“{text}”: {cosine}, by position."
     return figure
 
 
@@ -203,8 +202,8 @@ def plot_explanation(
     words.set_axis_off()
     known = mask is not None and np.any(mask)
     said = (
-        f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that score "
-        "comes from, blue ones speak against it."
+        f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that "
+        "score comes from, blue ones speak against it."
     )
     said += " Dashed: where the finding was drawn." if known else ""
     words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,

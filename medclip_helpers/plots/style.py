@@ -65,7 +65,9 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def new_figure(width: float, height: float, note: str | None, layout="constrained") -> Figure:
+def new_figure(
+    width: float, height: float, note: str | None, layout="constrained"
+) -> NotebookFigure:
     """An empty figure, sizes in inches; `note` goes to the foot and keeps its space."""
     figure = NotebookFigure(figsize=(width, height), dpi=DPI, layout=layout)
     if note:

@@ -37,9 +37,9 @@ def plot_gallery(
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected as many")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    letters = 24 if columns < 6 else 16
-    lines = max(wrap(name, letters).count("\n") + 1 for name in titles)
     side = 7 / columns if columns > 3 else 1.9
+    letters = int(12 * side)
+    lines = max(wrap(name, letters).count("\n") + 1 for name in titles)
     figure = new_figure(
         side * columns, (side + 0.1 + 0.15 * lines) * rows + (0.3 if title else 0), note
     )
@@ -103,8 +103,8 @@ def plot_embedding_map(
 ) -> Figure:
     """Embeddings of images and texts, each centred on its own mean, in their principal plane.
 
-    embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), a panel each; images are
-        circles and texts crosses, coloured by finding, whose name stands at its images' mean.
+    embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), a panel each; images
+        are circles and texts crosses, coloured by finding, whose name stands at its images' mean.
     image_labels, text_labels: a name each.
 
     Above each panel: how far the two means lie apart, and how many texts are nearer to the images
@@ -136,9 +136,10 @@ def plot_embedding_map(
             axes.annotate(name, place, color=colors[name], fontsize=9, fontweight="bold",
                           ha="center", va="center", parse_math=False,
                           path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
-        said.append(f"{title}: {own} of {len(texts)} texts nearest to their own images")
-        axes.set_title(f"{title}\n{own} of {len(texts)} texts nearest to their own images,\n"
-                       f"means {apart:.2f} apart before centring", fontsize=9, parse_math=False)  # fmt: skip
+        found = f"{own} of {len(texts)} texts nearest to their own images"
+        said.append(f"{title}: {found}")
+        title = f"{title}\n{found},\nmeans {apart:.2f} apart before centring"
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axes.margins(0.12)
     figure.alt = ". ".join(said) + "."

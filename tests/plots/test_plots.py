@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def figures() -> dict[str, Figure]:
     probabilities = random.random(200)
     history = [{"step": i, "loss": 1 / (i + 1)} for i in range(60)]
     history += [{"step": 10 * i, "zero_shot_accuracy": i / 6} for i in range(6)]
-    embeds = random.normal(size=(20, 8))
+    embeds = 9 * np.eye(5, 8)[np.arange(20) % 5] + random.normal(size=(20, 8))
     targets = {"the own text only": np.eye(5), "of the same finding": random.random((5, 5))}
     many = TEXTS * 4
     return {
@@ -64,8 +65,21 @@ def figures() -> dict[str, Figure]:
         "class scores": plots.plot_class_scores(
             IMAGE, {name: random.normal(size=7) for name in [*FINDINGS, TEXTS[1]]}, note=NOTE
         ),
+        "class scores with prompts": plots.plot_class_scores(
+            IMAGE, {name: random.normal(size=5) for name in FINDINGS},
+            prompts=dict.fromkeys(FINDINGS, TEXTS), note=NOTE,
+        ),
         "embedding map": plots.plot_embedding_map(
-            embeds, embeds[:5], [FINDINGS[i % 5] for i in range(20)], FINDINGS, note=NOTE
+            {"before training": (embeds, embeds[:5]), "after training": (-embeds, embeds[5:10])},
+            [FINDINGS[i % 5] for i in range(20)], FINDINGS, note=NOTE,
+        ),
+        "explanation": plots.plot_explanation(
+            IMAGE, TEXTS, [0.3, -0.5, 0.2, 0.0, 0.1], random.normal(size=(7, 7)),
+            mask=np.eye(64) > 0, note=NOTE,
+        ),
+        "lines": plots.plot_lines(
+            pd.DataFrame({"n": [1, 2, 1, 2], "score": [0.1, 0.5, 0.2, 0.51], "arm": [*"aabb"]}),
+            "n", "score", by="arm", references={"chance": 0.2}, note=NOTE,
         ),
         "targets": plots.plot_targets(targets, TEXTS, FINDINGS, note=NOTE),
         "small targets": plots.plot_targets(
@@ -80,10 +94,16 @@ def figures() -> dict[str, Figure]:
             np.arange(400).reshape(20, 20), FINDINGS * 4, note=NOTE
         ),
         "map": plots.plot_similarity_map(IMAGE, random.normal(size=(7, 7)), TEXTS[1], note=NOTE),
-        "training": plots.plot_training_curve(history, title="demo", note=NOTE),
+        "training": plots.plot_training_curve(
+            history, marks={30: "stopped, resumed"}, chance=0.2, title="demo", note=NOTE
+        ),
         "gallery": plots.plot_gallery([IMAGE] * 7, (TEXTS * 2)[:7], title="all", note=NOTE),
         "reliability": plots.plot_reliability(
             probabilities > random.random(200), probabilities, note=NOTE
+        ),
+        "reliability of two": plots.plot_reliability(
+            probabilities > random.random(200),
+            {"before": probabilities**2, "after": probabilities}, note=NOTE,
         ),
         "intervals": plots.plot_intervals(
             INTERVALS, TEXTS[:3], title="accuracies",
@@ -240,19 +260,80 @@ def test_class_scores_show_every_prompt_and_order_by_the_mean():
     )
 
 
-def test_pca_keeps_distances_of_a_plane():
+def test_an_embedding_map_is_a_plane_with_each_modality_centred():
     random = np.random.default_rng(0)
     plane = random.normal(size=(12, 2)) * [3, 1]
     basis, _ = np.linalg.qr(random.normal(size=(6, 2)))
-    points = plane @ basis.T + 5
-    figure = plots.plot_embedding_map(points[:8], points[8:], ["a"] * 8, ["a"] * 4)
-    found = np.concatenate([c.get_offsets() for c in figure.axes[0].collections[:2]])
+    images, texts = plane[:8] @ basis.T + 5, plane[8:] @ basis.T - 5
+    names = ["a", "a", "a", "a", "b", "b", "b", "b"]
+    figure = plots.plot_embedding_map({"t": (images, texts)}, names, ["a", "a", "b", "b"])
+    dots, crosses = (c.get_offsets() for c in figure.axes[0].collections[:2])
+    expected = [part - part.mean(0) for part in (plane[:8], plane[8:])]
 
     def distances(x):
         return np.linalg.norm(x[:, None] - x[None], axis=-1)
 
-    np.testing.assert_allclose(distances(found), distances(plane), atol=1e-9)
-    assert "100%" not in figure.axes[0].get_xlabel() and "variance" in figure.axes[0].get_xlabel()
+    found, expected = np.concatenate([dots, crosses]), np.concatenate(expected)
+    np.testing.assert_allclose(distances(found), distances(expected), atol=1e-9)
+    middles = dots[:4].mean(0), dots[4:].mean(0)
+    nearest = [np.linalg.norm(cross - middles, axis=1).argmin() for cross in crosses]
+    own = int(np.sum(np.array(nearest) == [0, 0, 1, 1]))
+    apart = np.linalg.norm(images.mean(0) - texts.mean(0))
+    title = " ".join(figure.axes[0].get_title().split())
+    assert title == (
+        f"t {own} of 4 texts nearest to their own images, means {apart:.2f} apart before centring"
+    )
+    assert figure.alt == f"t: {own} of 4 texts nearest to their own images."
+
+
+def test_a_finding_has_one_colour_whatever_stands_beside_it():
+    alone, beside = (plots.finding_colors(names) for names in (["Edema"], ["x", *FINDINGS, "y"]))
+    assert alone["Edema"] == beside["Edema"]
+    assert len({*beside.values()}) == 7
+
+
+def test_a_figure_carries_its_size_and_alternative_text_into_a_notebook():
+    figure = plots.plot_explanation(IMAGE, ["one", "two"], [0.1, 0.4], np.eye(4) - 0.5)
+    png, metadata = figure._repr_png_()
+    with Image.open(BytesIO(png)) as picture:
+        assert picture.size == (2 * metadata["width"], 2 * metadata["height"])
+    assert metadata["width"] == 700
+    assert metadata["alt"].startswith("A radiograph, sentences ranked by similarity (two 0.40; one")
+    assert "Dashed" not in metadata["alt"]  # nothing is known to be anywhere
+
+
+def test_the_map_is_warm_for_what_speaks_for_the_text_and_blue_for_what_speaks_against():
+    figure = plots.plot_similarity_map(IMAGE, [[0.5, -0.25], [0.0, 0.0]], "a text")
+    cells = np.asarray(figure.axes[1].images[1].get_array())
+    (for_, against), nothing = cells[0], cells[1]
+    assert for_[0] > for_[2] and against[2] > against[0]
+    assert for_[3] == 2 * against[3] > 0 and (nothing[:, 3] == 0).all()
+
+
+def test_similarities_of_both_signs_have_their_white_at_zero():
+    figure = plots.plot_similarity_matrix([[0.5, -0.1]], [IMAGE], ["a", "b"])
+    assert figure.axes[0].images[0].get_clim() == (-0.5, 0.5)
+    figure = plots.plot_similarity_matrix([[0.5, 0.1]], [IMAGE], ["a", "b"])
+    assert figure.axes[0].images[0].get_clim() == (0, 0.5)
+
+
+def test_zeros_are_left_out_and_what_is_asked_for_is_framed():
+    matrix = np.array([[1, 0], [0.5, 1]])
+    figure = plots.plot_targets({"t": matrix}, ["a", "b"], ["c", "d"], framed=matrix == 0.5)
+    assert [t.get_text() for t in figure.axes[0].texts] == ["1.00", "0.50", "1.00"]
+    assert framed(figure) == [(0, 1)]
+
+
+def test_reliability_has_an_interval_in_each_bin():
+    labels, probabilities = [0, 1, 1, 1], [0.1, 0.15, 0.9, 0.95]
+    axes = plots.plot_reliability(labels, probabilities).axes[0]
+    low, high = (line for line in axes.lines[1:3])
+    assert low.get_xdata()[0] == pytest.approx(0.125) and high.get_xdata()[0] == pytest.approx(
+        0.925
+    )
+    # Wilson's interval of 1 of 2, and of 2 of 2
+    np.testing.assert_allclose(low.get_ydata(), [0.0945, 0.9055], atol=1e-4)
+    np.testing.assert_allclose(high.get_ydata(), [0.3424, 1.0], atol=1e-4)
 
 
 def test_confusion_writes_counts_and_shares():
@@ -263,7 +344,7 @@ def test_confusion_writes_counts_and_shares():
 def test_map_tells_the_sum_and_covers_the_padded_square():
     contributions = np.array([[0.1, -0.02], [0.0, 0.2]])
     figure = plots.plot_similarity_map(IMAGE, contributions, "edema")
-    assert "cosine similarity +0.280" in figure.get_suptitle()
+    assert "cosine similarity 0.28: the sum" in figure.get_suptitle()
     radiograph, cells = figure.axes[1].images
     assert np.asarray(radiograph.get_array()).shape == (64, 64)
     assert cells.get_extent() == [0, 64, 64, 0]
@@ -294,7 +375,7 @@ def test_gallery_shows_every_image():
 
 def test_reliability_bins_by_probability():
     figure = plots.plot_reliability([0, 1, 1, 1], [0.05, 0.05, 0.95, 0.95])
-    observed = figure.axes[0].lines[1].get_xydata()
+    observed = figure.axes[0].lines[-1].get_xydata()
     np.testing.assert_allclose(observed, [[0.05, 0.5], [0.95, 1.0]])
 
 
