@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from string import Template
 
 import pandas as pd
 
 from ..hub import write_text
+from .sweep import Run
 
 PAGE = Path(__file__).with_name("report.html")
 
@@ -24,21 +25,26 @@ def varying(records: list[dict]) -> set[str]:
 
 
 def one_line(record: dict, names: Iterable[str]) -> str:
-    """What a run found, how long it took and where it is; `names`: the parameters to show."""
+    """How long a run took, what it found and where it is; `names`: the parameters to show."""
     found = record["summary"] or "done"
     if record["status"] != "ok":
         found = f"FAILED: {record['error']}"
     took = f"{record['seconds']} s" + (" (earlier)" if record.get("kept") else "")
-    return f"{_title(record, names)}: {found} | {took} | {os.path.relpath(record['folder'])}"
+    return f"{_title(record, names)} | {took} | {found} | {os.path.relpath(record['folder'])}"
 
 
-def write_report(records: list[dict], output: Path) -> list[Path]:
-    """Write a table, summary.csv, and a page that needs no other file, index.html; their paths."""
+def write_report(records: list[dict], output: Path, runs: Sequence[Run]) -> list[Path]:
+    """Write a table, summary.csv, and a page that needs no other file, index.html; their paths.
+
+    records: those that are there by now, of `runs`; shown by notebook, and as `runs` has them.
+    """
+    places = {str(run.folder): (run.notebook.stem, place) for place, run in enumerate(runs)}
+    records = sorted(records, key=lambda record: places[record["folder"]])
     files = [output / "summary.csv", output / "index.html"]
     table = _summary_table(records, output)
     shown = table.drop(columns=["summary", "folder"])  # both are in the sections below it
     page = Template(PAGE.read_text(encoding="utf-8")).substitute(
-        count=len(records),
+        count=len(runs) if len(runs) == len(records) else f"{len(records)} of {len(runs)}",
         failed=sum(record["status"] != "ok" for record in records),
         table=shown.to_html(index=False, na_rep="", border=0, float_format="{:.4g}".format),
         sections="\n".join(_section(record, output, varying(records)) for record in records),
