@@ -153,10 +153,14 @@ new_environment() { # python, folder; with pip in it
 cpu_torch() { # python, constraints file or nothing
     local pins=
     [ -z "$2" ] || pins=$(grep -E "^torch(vision)?==" "$2")
-    # From this index alone, for one of them with CUDA and one without do not work together
+    # From this index alone: one of the two with CUDA and one without would not work together
     # shellcheck disable=SC2086
-    with_pip "$1" --retries 1 --timeout 10 --index-url "$cpu_index" \
-        ${pins:-torch torchvision} 2>/dev/null
+    (
+        export PIP_CONFIG_FILE=/dev/null
+        unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
+        with_pip "$1" --retries 1 --timeout 10 --index-url "$cpu_index" \
+            ${pins:-torch torchvision} 2>/dev/null
+    )
 }
 
 make_environment() { # python, folder, constraints file or nothing

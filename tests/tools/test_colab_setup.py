@@ -13,7 +13,7 @@ from medclip_helpers.runs import plan
 ROOT = Path(__file__).parents[2]
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PYTHON = f"""#!/usr/bin/env bash
-echo "python $*" >>"$LOG"
+echo "python $* ${{PIP_EXTRA_INDEX_URL:-}}" >>"$LOG"
 case "$*" in
     *version_info*) [ "${{0##*/}}" = python3.13 ] && echo 3.13 || echo 3.11 ;;
     *find_spec*) exit "${{WITHOUT_TORCH:-1}}" ;;
@@ -112,10 +112,12 @@ def test_pip_that_fails_ends_it_with_a_hint(setup):
 
 @pytest.mark.parametrize("uv", [False, True])
 def test_cpu_takes_both_from_the_index_of_pytorch_and_then_all_else(setup, uv):
-    said, log = setup("--cpu", uv=uv, FREE="5")  # GiB, too little for CUDA
-    first, second = installs(log)
-    assert re.search(f"--index-url {CPU_INDEX} torch torchvision$", first)
+    own = {} if uv else {"PIP_EXTRA_INDEX_URL": "https://own"}  # may have one of the two only
+    said, log = setup("--cpu", uv=uv, FREE="5", **own)  # GiB, too little for CUDA
+    first, second = map(str.split, installs(log))
+    assert first[-4:] == ["--index-url", CPU_INDEX, "torch", "torchvision"]
     assert CPU_INDEX not in second and "--editable" in second
+    assert uv or second[-1] == "https://own"
     assert "packages: 0.5 GB to download, 3 GB on disk" in said
 
 
