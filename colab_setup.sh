@@ -75,7 +75,7 @@ with_pip() { # python, then pip's arguments. Twice quiet: errors yes, but no war
 
 pip_install() { # the same
     if [ -n "$uv" ]; then
-        uv pip install ${quiet:+--quiet} --python "$@" && return
+        uv pip install ${quiet:+--quiet} --python "$(command -v "$1")" "${@:2}" && return
         echo "   uv could not install it (its own message stands above): now with pip"
     fi
     with_pip "$1" --retries 2 "${@:2}" && return
@@ -132,7 +132,7 @@ add_to_environment() {
     [ -z "$cpu" ] || echo "   --cpu is for a new environment: this one keeps its torch"
     [ -z "$dry" ] || exit 0
     while read -r line; do lines+=("$line"); done <<<"$missing"
-    [ -z "$missing" ] || step "what is missing: up to 60 MB to download" add "${lines[@]}"
+    [ -z "$missing" ] || step "what is missing: some 35 MB to download" add "${lines[@]}"
     # Not editable: an editable install is seen only by kernels that start after it.
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     if ! diff -rq -x __pycache__ "$here/medclip_helpers" "$site/medclip_helpers" >/dev/null 2>&1; then
@@ -223,7 +223,7 @@ cd "$here"
 if [ "$action" = setup ]; then
     say "ready: ${newest:-$python} imports medclip_helpers"
 elif [ "$action" = run ]; then
-    # Those named first take seconds, 06 a minute; a notebook given twice runs once
+    # The quickest first; a notebook given twice runs once
     exec "${newest:-$python}" -m medclip_helpers run \
         notebooks/{00,01,02,04,06}_*.ipynb notebooks/[0-9]*.ipynb --output runs
 else
