@@ -296,8 +296,8 @@ def run(options: argparse.Namespace) -> int:
             say("interrupted: start again to do the rest")
         failed = sum(record["status"] != "ok" for record in done)
         files = write_report(done, output, runs) if done else []
-    say(f"{len(done)} done, {failed} failed, {time.monotonic() - start:.0f} s")
-    say("\n".join(map(str, files)))
+    took = f"{len(done)} done, {failed} failed, {time.monotonic() - start:.0f} s"
+    say("\n".join([took, *map(str, files)]))
     if len(done) < len(runs):
         os._exit(130)  # the kernels notice that we are gone; threads would wait for them
     return int(failed > 0)
