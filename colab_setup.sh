@@ -4,17 +4,20 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: bash colab_setup.sh [run | test] [--dry-run]
+usage: bash colab_setup.sh [run | test] [--cpu] [--dry-run]
 
   (nothing)   set up: make the package importable
-  run         set up, then execute all notebooks into runs/
+  run         set up, then execute all notebooks into runs/, the quickest first
   test        set up, then run all checks and tests
+  --cpu       a new environment gets torch without CUDA where PyTorch's own index is reached:
+              0.7 GB to download instead of 3.5
   --dry-run   say what would be installed and where, and stop
 
 Where a Python with torch and torchvision is at hand (Colab), only what is missing of
 requirements-colab.txt is added to it; torch, torchvision, numpy, transformers, ipywidgets and
 IPython stay as they are. Elsewhere everything goes into .venv (current releases) and, for the
-tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well.
+tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well. uv installs where it is
+at hand and pip has no index, proxy or certificate set, which uv would not know of; else pip does.
 
   PYTHON=...  the Python to use, 3.10 to 3.13 (default: python3)
   MEDCLIP_HOME, MEDCLIP_MIRROR   where weights are kept, and a copy to download from
@@ -22,11 +25,12 @@ TEXT
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-action=setup dry=
+action=setup dry= cpu=
 for argument in "$@"; do
     case $argument in
         run | test) action=$argument ;;
         --dry-run) dry=yes ;;
+        --cpu) cpu=yes ;;
         -h | --help) usage && exit 0 ;;
         *) echo "colab_setup.sh: unknown argument '$argument'" >&2 && usage >&2 && exit 2 ;;
     esac
@@ -39,6 +43,13 @@ fail() {
 
 say() { printf '\n== %s\n' "$*"; }
 
+step() { # what it does, and how much there is to download; command
+    local start=$SECONDS
+    echo "   $1"
+    "${@:2}" || return
+    echo "   done in $((SECONDS - start)) s"
+}
+
 # The two below are asked of a Python, so that they mean what its pip would do.
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 has() { (cd / && "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))" "${@:2}"); }
@@ -50,8 +61,24 @@ case $found in
     *) fail "Python $found at '$python': expected 3.10 to 3.13; name another with PYTHON=" ;;
 esac
 
-pip_install() { # python, then pip's arguments
-    "$1" -m pip install --quiet --disable-pip-version-check --retries 2 "${@:2}" && return
+quiet=yes uv=
+[ ! -t 1 ] || quiet=
+if command -v uv >/dev/null; then
+    settings=$("$python" -m pip config list 2>/dev/null || true)
+    [[ $settings =~ index|links|constraint|proxy|cert ]] || uv=yes
+fi
+
+with_pip() { # python, then pip's arguments. Twice quiet: errors yes, but no warnings
+    PIP_ROOT_USER_ACTION=ignore "$1" -m pip install ${quiet:+-qq} --disable-pip-version-check \
+        --no-warn-script-location "${@:2}"
+}
+
+pip_install() { # the same
+    if [ -n "$uv" ]; then
+        uv pip install ${quiet:+--quiet} --python "$(command -v "$1")" "${@:2}" && return
+        echo "   uv could not install it (its own message stands above): now with pip"
+    fi
+    with_pip "$1" --retries 2 "${@:2}" && return
     fail "pip could not install what is needed (its own message stands above)." \
         "If it found no connection: this needs the package index, once. A mirror: PIP_INDEX_URL."
 }
@@ -102,30 +129,65 @@ add_to_environment() {
     missing=$(missing_of "$python" "$here/requirements-colab.txt")
     say "Python $found at $(command -v "$python") has torch: adding ${missing:-nothing}" | tr '\n' ' '
     echo
+    [ -z "$cpu" ] || echo "   --cpu is for a new environment: this one keeps its torch"
     [ -z "$dry" ] || exit 0
     while read -r line; do lines+=("$line"); done <<<"$missing"
-    [ -z "$missing" ] || add "${lines[@]}"
+    [ -z "$missing" ] || step "what is missing: some 35 MB to download" add "${lines[@]}"
     # Not editable: an editable install is seen only by kernels that start after it.
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     if ! diff -rq -x __pycache__ "$here/medclip_helpers" "$site/medclip_helpers" >/dev/null 2>&1; then
-        pip_install "$python" --no-deps --force-reinstall "$here"
+        step "medclip_helpers from $here" pip_install "$python" --no-deps --force-reinstall "$here"
     fi
 }
 
 # --- an environment of our own -------------------------------------------------------------------
 
+cpu_index=https://download.pytorch.org/whl/cpu
+
+new_environment() { # python, folder; with pip in it
+    [ -n "$uv" ] && uv venv ${quiet:+--quiet} --seed --python "$(command -v "$1")" "$2" && return
+    rm -rf "$2"
+    "$1" -m venv "$2" || fail "could not make $2 (on Debian: apt-get install python3-venv)"
+}
+
+cpu_torch() { # python, constraints file or nothing
+    local pins=
+    [ -z "$2" ] || pins=$(grep -E "^torch(vision)?==" "$2")
+    # From this index alone: one of the two with CUDA and one without would not work together
+    # shellcheck disable=SC2086
+    (
+        export PIP_CONFIG_FILE=/dev/null
+        unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
+        with_pip "$1" --retries 1 --timeout 10 --index-url "$cpu_index" \
+            ${pins:-torch torchvision} 2>/dev/null
+    )
+}
+
 make_environment() { # python, folder, constraints file or nothing
     local base=$1 folder=$here/$2 constraints=${3:-} stamp free
+    local size="3.5 GB to download, 7 GB on disk" needed=9
     stamp=$( (cat "$here/pyproject.toml" ${constraints:+"$constraints"} && version_of "$base") | cksum)
-    say "Python $(version_of "$base") in $2${constraints:+, versions of $(basename "$constraints")}"
+    say "Python $(version_of "$base") in $2${cpu:+, torch for CPUs}${constraints:+, versions of Colab}"
     [ -z "$dry" ] || return 0
-    [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ] && return 0
-    free=$(df -Pk "$here" | awk 'NR == 2 { print int($4 / 1048576) }')
-    [ "$free" -ge 9 ] || fail "$free GiB free under $here: torch and its CUDA libraries need 9 GiB"
+    if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
+        echo "   is there${cpu:+ (--cpu is for a new one: rm -r $2 first)}"
+        return
+    fi
     rm -rf "$folder"
-    "$base" -m venv "$folder" || fail "could not make $folder (on Debian: apt-get install python3-venv)"
+    step "a new environment${uv:+, with uv}" new_environment "$base" "$folder"
+    if [ -n "$cpu" ]; then
+        if step "torch for CPUs: 0.2 GB to download" \
+            cpu_torch "$folder/bin/python" "$constraints"; then
+            size="0.5 GB to download, 3 GB on disk" needed=4
+        else
+            echo "   not at $cpu_index: the default torch instead, which runs on CPUs too"
+        fi
+    fi
+    free=$(df -Pk "$here" | awk 'NR == 2 { print int($4 / 1048576) }')
+    [ "$free" -ge $needed ] || fail "$free GiB free under $here: this needs $needed GiB"
     # One command: torch and torchvision must be chosen together.
-    pip_install "$folder/bin/python" ${constraints:+--constraint "$constraints"} \
+    step "packages: $size" pip_install "$folder/bin/python" \
+        ${constraints:+--constraint "$constraints"} \
         --editable "$here[notebooks,labeller,dicom,test]"
     echo "$stamp" >"$folder/stamp"
 }
@@ -161,7 +223,9 @@ cd "$here"
 if [ "$action" = setup ]; then
     say "ready: ${newest:-$python} imports medclip_helpers"
 elif [ "$action" = run ]; then
-    exec "${newest:-$python}" -m medclip_helpers run notebooks/[0-9]*.ipynb --output runs
+    # The quickest first; a notebook given twice runs once
+    exec "${newest:-$python}" -m medclip_helpers run \
+        notebooks/{00,01,02,04,06}_*.ipynb notebooks/[0-9]*.ipynb --output runs
 else
     results=() failed=0
     part() { # title, command

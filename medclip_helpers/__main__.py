@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -261,7 +262,8 @@ def run(options: argparse.Namespace) -> int:
       parameters: {images: scans}
       grid: {model: [demo, vit], ensemble: [true, false]}
 
-    Started again, it does what is missing, failed or changed.
+    A line says what each found, as it ends. Started again, it does what is missing, failed or
+    changed.
 
     example:
       medclip run sweep.yaml --processes 2
@@ -272,25 +274,33 @@ def run(options: argparse.Namespace) -> int:
     from .hub import locked_folder
     from .runs import one_line, plan_files, run_all, varying, write_report
 
+    def say(text: str) -> None:
+        tqdm.write(text)
+        sys.stdout.flush()  # a pipe or a file would get all of it at the end
+
     runs, output = plan_files(options.files, options.output)
-    records = {}
+    shown = varying([run._asdict() for run in runs])
+    done: list[dict] = []
+    start, due = time.monotonic(), 0.0
     with locked_folder(output):
+        say(f"{len(runs)} to run; after each of them there is more in {output / 'index.html'}")
         try:
             for record in run_all(runs, options.processes, force=options.force):
-                records[record["folder"]] = record
-                if record["status"] != "ok":
-                    tqdm.write(one_line(record, record["parameters"]))
+                done.append(record)
+                say(one_line(record, shown))
+                if (began := time.monotonic()) > due:
+                    write_report(done, output, runs)
+                    # half of the time at most: of a thousand runs it takes long
+                    due = 2 * time.monotonic() - began
         except KeyboardInterrupt:
-            tqdm.write("interrupted: start again to do the rest")
-    done = [records[str(run.folder)] for run in runs if str(run.folder) in records]
-    if done:
-        lines = [one_line(record, varying(done)) for record in done]
-        lines += map(str, write_report(done, output))
-        sys.stdout.write("\n".join(lines) + "\n")
+            say("interrupted: start again to do the rest")
+        failed = sum(record["status"] != "ok" for record in done)
+        files = write_report(done, output, runs) if done else []
+    took = f"{len(done)} done, {failed} failed, {time.monotonic() - start:.0f} s"
+    say("\n".join([took, *map(str, files)]))
     if len(done) < len(runs):
-        sys.stdout.flush()
         os._exit(130)  # the kernels notice that we are gone; threads would wait for them
-    return int(any(record["status"] != "ok" for record in done))
+    return int(failed > 0)
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:

@@ -49,7 +49,8 @@ def run_all(
     if todo and not find_spec("ipykernel"):
         raise ModuleNotFoundError("no kernel to run notebooks with", name="ipykernel")
     kernels = _kernels(processes)
-    with tqdm(total=len(todo), unit="run", disable=not progress) as bar:
+    # None: only on a terminal, where lines are written above it
+    with tqdm(total=len(todo), unit="run", leave=False, disable=None if progress else True) as bar:
         # Threads, because each has a kernel, a process that ends when this one is killed
         pool = ThreadPoolExecutor(processes)
         futures = [pool.submit(_execute, run, kernels) for run in todo]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -13,7 +13,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from ..hub import write_text
-from .sweep import read_cells
+from .sweep import Run, read_cells
 
 PAGE = Path(__file__).with_name("report.html")
 
@@ -34,25 +34,34 @@ def varying(records: list[dict]) -> set[str]:
 
 
 def one_line(record: dict, names: Iterable[str]) -> str:
-    """What a run found, how long it took and where it is; `names`: the parameters to show."""
+    """How long a run took, what it found and where it is; `names`: the parameters to show."""
     found = record["summary"] or "done"
     if record["status"] != "ok":
         found = f"FAILED: {record['error']}"
     took = f"{record['seconds']} s" + (" (earlier)" if record.get("kept") else "")
-    return f"{_title(record, names)}: {found} | {took} | {os.path.relpath(record['folder'])}"
+    return f"{_title(record, names)} | {took} | {found} | {os.path.relpath(record['folder'])}"
 
 
-def write_report(records: list[dict], output: Path) -> list[Path]:
+def write_report(
+    records: list[dict], output: Path, runs: Sequence[Run] | None = None
+) -> list[Path]:
     """Write a table, summary.csv, and a page that needs no other file, index.html; their paths.
+
+    records: those that are there by now, of `runs`, in whose order they are shown, by notebook;
+        without `runs` they are all, and in their order.
 
     The page has a row for each run: a link to the executed notebook, what it found, how long it
     took, its first figure, and folded away its parameters, metrics and other figures.
     """
+    if runs is not None:
+        places = {str(run.folder): (run.notebook.stem, place) for place, run in enumerate(runs)}
+        records = sorted(records, key=lambda record: places[record["folder"]])
     files = [output / "summary.csv", output / "index.html"]
     rows = [_row(record, output, varying(records)) for record in records]
     page = Environment(autoescape=True, trim_blocks=True, undefined=StrictUndefined)
     text = page.from_string(PAGE.read_text(encoding="utf-8")).render(
         rows=rows,
+        planned=len(records if runs is None else runs),
         failed=sum(record["status"] != "ok" for record in records),
         columns={
             kind: list(dict.fromkeys(name for row in rows for name in row[kind]))

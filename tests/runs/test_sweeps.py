@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -162,11 +163,12 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     done = run_medclip(path, "--processes", 3, cwd=tmp_path / "elsewhere")
     assert done.returncode == 1, done.stderr
-    assert "odd number=2: FAILED: cell 4 (assert number % 2, 'even'): AssertionError: even" in (
-        done.stdout
-    )
-    assert "odd number=3: one is 3 | " in done.stdout
-    assert "3/3" in done.stderr  # the progress bar
+    failure = "FAILED: cell 4 (assert number % 2, 'even'): AssertionError: even"
+    for number, found in {1: "one is 1", 2: failure, 3: "one is 3"}.items():
+        (line,) = re.findall(rf"^odd number={number} \| .*", done.stdout, re.M)
+        assert re.fullmatch(rf"[\d.]+ s \| {re.escape(found)} \| \S+", line.partition(" | ")[2])
+    assert "3 done, 1 failed" in done.stdout
+    assert not done.stderr  # a progress bar is for terminals
     rows = read_csv(tmp_path / "out" / "summary.csv")
     assert [row["status"] for row in rows] == ["ok", "failed", "ok"]
     assert [row["metrics.double"] for row in rows] == ["2", "", "6"]
@@ -185,14 +187,40 @@ def test_a_sweep_end_to_end(sweep, tmp_path):
     stale.touch()
     again = run_medclip(path, cwd=tmp_path)
     assert again.returncode == 1
-    assert "one is 1 | " in again.stdout and "(earlier)" in again.stdout
-    assert "1/1" in again.stderr  # only the failed one
+    assert re.findall(r"number=(\d) .*\(earlier\)", again.stdout) == ["1", "3"]
     assert (folders[0] / "run.json").stat().st_mtime_ns == kept
     assert stale.exists()  # nothing that a run has not written down is deleted
 
     path.write_text(path.read_text().replace("[1, 2, 3]", "[1, 3]"))
     assert run_medclip(path, cwd=tmp_path).returncode == 0
     assert len(read_csv(tmp_path / "out" / "summary.csv")) == 2
+
+
+def test_each_result_is_shown_at_once_and_on_the_page(tmp_path):
+    """While the next notebook runs; and the page has them by name, whichever ran first."""
+    write_notebook(tmp_path / "b.ipynb", CHECK, RESULT)
+    write_notebook(tmp_path / "c.ipynb", "import time\ntime.sleep(600)")
+    write_notebook(tmp_path / "a.ipynb", CHECK, RESULT)
+    page = tmp_path / "out" / "index.html"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "medclip_helpers", "run", "b.ipynb", "a.ipynb", "c.ipynb"]
+        + ["--output", "out", "--processes", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert f"3 to run; after each of them there is more in {page}" in process.stdout.readline()
+    assert re.fullmatch(r"b \| [\d.]+ s \| one is 1 \| out/b\n", process.stdout.readline())
+    assert process.stdout.readline().startswith("a | ")
+    until = time.monotonic() + 60
+    while "2 of 3 runs" not in page.read_text() and time.monotonic() < until:
+        time.sleep(0.1)
+    process.kill()
+    process.communicate()
+    assert re.findall(r'<h2><a href="(\w)/', page.read_text()) == ["a", "b"]
+    assert "2 of 3 runs, none failed" in page.read_text()
 
 
 def test_killed_in_the_middle_no_finished_run_is_lost(sweep, tmp_path):
