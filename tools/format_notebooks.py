@@ -40,7 +40,7 @@ import tour  # noqa: E402
 
 COMPARED, STORED = "nbval-check-output", "store-output"
 FOLDED = ("cellView", "jupyter")
-MIME_TYPES = ("text/plain", "text/html", "image/png")
+MIME_TYPES = ("text/plain", "text/html", "text/markdown", "image/png")
 UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has said it
 TOUR = "medclip_colab.ipynb"
 
@@ -240,7 +240,7 @@ def _number(cell: dict, count: int) -> None:
         # a list of lines, as nbformat writes text; a picture stays one string
         if "text" in output:
             output["text"] = output["text"].splitlines(keepends=True)
-        for mime in ("text/plain", "text/html"):
+        for mime in ("text/plain", "text/html", "text/markdown"):
             if mime in output.get("data", {}):
                 output["data"][mime] = output["data"][mime].splitlines(keepends=True)
         if "image/png" in output.get("data", {}):
@@ -280,7 +280,7 @@ def _write_badge(cells: list[dict], line: str) -> None:
 
 
 def _write_setup(cells: list[dict], source: str) -> None:
-    folded = {"cellView": "form", "tags": ["setup"]}
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["setup"]}
     for cell in cells:
         if "setup" in tags(cell):
             cell |= {"source": source, "metadata": folded}
@@ -339,7 +339,8 @@ def look_alike(first: str, second: str) -> bool:
 
 def the_tour(folder: Path, repository: str) -> dict:
     """notebooks/medclip_colab.ipynb, made from the numbered notebooks in `folder`."""
-    setup = tour.new("code", setup_source(repository), cellView="form", tags=["setup"])
+    folded = {"cellView": "form", "jupyter": {"source_hidden": True}}
+    setup = tour.new("code", setup_source(repository), **folded, tags=["setup"])
     line = badge(repository, TOUR) or NO_BADGE
     title = f"{tour.TITLE}\n\n{line}\n\n{tour.FINDS}\n\n{tour.ABOUT}"
     return assembled(tour.cells(sections(folder, repository), title, [setup]), "GPU")

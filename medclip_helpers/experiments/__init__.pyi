@@ -16,12 +16,14 @@ from .loss_comparison import (
     Setting,
     World,
     comparison_settings,
+    draw_batches,
     paired_differences,
     read_results,
     run_settings,
     select,
     tuned,
     tuning_settings,
+    with_intervals,
 )
 from .paper_tables import TABLES, reproduce
 
@@ -40,6 +42,7 @@ __all__ = [
     "World",
     "build_demo_model",
     "comparison_settings",
+    "draw_batches",
     "evaluate_demo",
     "paired_differences",
     "read_results",
@@ -49,4 +52,5 @@ __all__ = [
     "train_demo",
     "tuned",
     "tuning_settings",
+    "with_intervals",
 ]

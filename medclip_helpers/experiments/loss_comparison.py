@@ -361,22 +361,33 @@ def select(results: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return results[keep]
 
 
+def with_intervals(named: Mapping[str, pd.DataFrame], metric: str = PRIMARY) -> pd.DataFrame:
+    """A row for each table of runs: `value`, the mean of `metric` over its rows, with `low` and
+    `high`, the 95 % interval of Student's t; no interval of a single run.
+    """
+    from scipy import stats
+
+    rows = {}
+    for name, table in named.items():
+        values = table[metric].to_numpy()
+        ends = stats.ttest_1samp(values, 0).confidence_interval() if len(values) > 1 else None
+        low, high = (ends.low, ends.high) if ends else (np.nan, np.nan)
+        rows[name] = {"value": values.mean(), "low": low, "high": high}
+    return pd.DataFrame(rows).T
+
+
 def paired_differences(
     results: pd.DataFrame, others: Mapping[str, pd.DataFrame], metric: str = PRIMARY
 ) -> pd.DataFrame:
     """`metric` of each of `others` minus that of `results`, seed by seed: one row each with `mean`,
-    `low` and `high`, the 95 % interval of Student's t.
+    `low` and `high`, as in `with_intervals`.
 
-    Both have a row for each of the same seeds; raises ValueError where they do not.
+    Raises ValueError where the two have not a row for each of the same seeds.
     """
-    from scipy import stats
-
-    first, rows = results.set_index("seed")[metric].sort_index(), {}
+    first, pairs = results.set_index("seed")[metric].sort_index(), {}
     for name, table in others.items():
         second = table.set_index("seed")[metric].sort_index()
         if not second.index.equals(first.index) or not first.index.is_unique:
             raise ValueError(f"{name}: expected a row for each of the seeds {first.index.tolist()}")
-        differences = second - first
-        ends = stats.ttest_1samp(differences, 0).confidence_interval()
-        rows[name] = {"mean": differences.mean(), "low": ends.low, "high": ends.high}
-    return pd.DataFrame(rows).T
+        pairs[name] = pd.DataFrame({metric: second - first})
+    return with_intervals(pairs, metric).rename(columns={"value": "mean"})

@@ -66,11 +66,12 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
 
 def plot_lines(
     table, x: str, y: str, *, by: str, xlabel=None, ylabel=None,
-    references: Mapping[str, float] | None = None, title=None, note=None,
+    references: Mapping[str, float] | None = None, log: bool = False, title=None, note=None,
 ) -> Figure:  # fmt: skip
     """`y` against `x`: a dot a row, and for each value of `by` a line through the means, named.
 
     table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
+    log: a logarithmic x axis, with a tick at each value that there is.
     """
     figure = new_figure(7, 3.6, note)
     axes = figure.subplots()
@@ -84,6 +85,10 @@ def plot_lines(
     for name, value in (references or {}).items():
         axes.axhline(value, color=REFERENCE, linestyle=":", zorder=0)
         ends.append((value, name, REFERENCE))
+    if log:
+        axes.set_xscale("log")
+        axes.set_xticks(values := sorted(table[x].unique()), [f"{value:g}" for value in values])
+        axes.minorticks_off()
     axes.set(xlabel=xlabel or x, ylabel=ylabel or y)
     axes.set_title(title or "", fontsize=10, parse_math=False)
     axes.grid(alpha=0.3)
