@@ -1,3 +1,4 @@
+from . import demo
 from .classifier import PromptClassifier, classify_images
 from .explorer import SimilarityExplorer
 from .loading import load_medclip
@@ -39,6 +40,7 @@ __all__ = [
     "SimilarityExplorer",
     "SuperviseClassifier",
     "classify_images",
+    "demo",
     "explain_similarity",
     "find_radiographs",
     "info_nce_loss",

@@ -40,6 +40,7 @@ import tour  # noqa: E402
 
 COMPARED, STORED = "nbval-check-output", "store-output"
 FOLDED = ("cellView", "jupyter")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MIME_TYPES = ("text/plain", "text/html", "text/markdown", "image/png")
 UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has said it
 TOUR = "medclip_colab.ipynb"
@@ -212,6 +213,8 @@ def _outputs(outputs: list[dict]) -> list[dict]:
                 text = _joined(output["text"])
                 kept.append({"output_type": kind, "name": "stdout", "text": text})
         elif kind in ("execute_result", "display_data"):
+            if WIDGET in output["data"] and "image/png" not in output["data"]:
+                continue  # a progress bar, or controls that are dead without a kernel
             data = {m: _joined(output["data"][m]) for m in MIME_TYPES if m in output["data"]}
             metadata = {m: output["metadata"][m] for m in data if m in output.get("metadata", {})}
             if "image/png" in data:

@@ -14,6 +14,7 @@ from .style import (
     Rows,
     check_shape,
     label_lines,
+    listed,
     new_figure,
     tidy,
     to_array,
@@ -61,6 +62,8 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
     panels[0, 0].set_ylabel("share of positives")
     panels[1, 0].set_ylabel("images")
     panels[0, 0].legend(fontsize=9, frameon=False, loc="upper left")
+    means = [to_array(given).mean() for given in several.values()]
+    figure.alt = f"{labels.mean():.0%} are positive; mean probabilities: {listed(several, means)}"
     return figure
 
 
@@ -94,6 +97,9 @@ def plot_lines(
     axes.grid(alpha=0.3)
     tidy(axes)
     label_lines(axes, ends)
+    figure.alt = f"{axes.get_ylabel()} at the right end: " + listed(
+        [name for _, name, _ in ends], [value for value, _, _ in ends]
+    )
     return figure
 
 
@@ -131,4 +137,5 @@ def plot_intervals(
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     tidy(axes)
+    figure.alt = f"{xlabel}: {listed(names, values[:, 0])}"
     return figure

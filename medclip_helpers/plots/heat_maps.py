@@ -10,8 +10,8 @@ from matplotlib.patches import Rectangle
 
 from ..radiographs import to_square
 from .style import (
-    COLORS,
     FOR_AND_AGAINST,
+    NotebookFigure,
     check_shape,
     new_figure,
     number,
@@ -24,7 +24,7 @@ from .style import (
 def _heat_maps(
     matrices: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
     cell: float, top: float = 0, texts=None, low=0.0, high=1.0, label=None, note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """Matrices of one shape side by side, under their titles, on one scale from `low` to `high`.
 
     matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
@@ -87,6 +87,11 @@ def plot_similarity_matrix(
     _frame(axes, _pairs(labels, similarity.shape))
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
     axes.spines[:].set_visible(False)
+    columns = names or [f"image {i + 1}" for i in range(len(images))]
+    figure.alt = f"{title}; nearest: " + "; ".join(
+        f"{name}: {texts[j]} {number(row[j])}"
+        for name, row, j in zip(columns, similarity, similarity.argmax(1), strict=True)
+    )
     return figure
 
 
@@ -94,9 +99,7 @@ def _frame(axes, cells) -> None:
     """Frames around cells, (column, row) each."""
     for x, y in cells:
         axes.add_patch(
-            Rectangle(
-                (x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=COLORS[1], lw=2, clip_on=False
-            )
+            Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec="black", lw=2, clip_on=False)
         )
 
 
@@ -144,6 +147,7 @@ def plot_targets(
         check_shape("framed", to_array(framed), shape, "rows, columns")
         for axes in figure.axes[: len(matrices)]:
             _frame(axes, [(x, y) for y, x in np.argwhere(to_array(framed))])
+    figure.alt = f"{len(row_labels)} by {len(column_labels)} matrices: {'; '.join(matrices)}"
     return figure
 
 
@@ -161,4 +165,5 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
         label="share of the row", note=note,
     )  # fmt: skip
     figure.axes[0].set(xlabel="predicted", ylabel="true")
+    figure.alt = f"{matrix.trace():g} of {matrix.sum():g} on the diagonal, as predicted"
     return figure

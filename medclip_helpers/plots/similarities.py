@@ -14,10 +14,12 @@ from .style import (
     COLORS,
     OTHER,
     REFERENCE,
+    NotebookFigure,
     Rows,
     check_shape,
     draw_cells,
     fan_out,
+    listed,
     new_figure,
     number,
     outline,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from ..processor import MedCLIPProcessor
 
 
-def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> Figure:
+def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> NotebookFigure:
     """An image, and to its right an axis with a row for each name; `top`: inches free above it."""
     figure = new_figure(7, max(3, rows.height + top + 0.9), note)
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
@@ -67,6 +69,7 @@ def plot_similarities(
     axes.axvline(0, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
     axes.margins(x=0.26)
     axes.locator_params(axis="x", nbins=6)
+    figure.alt = f"Texts by {xlabel}: {listed([texts[i] for i in order], scores[order])}"
     return figure
 
 
@@ -101,7 +104,7 @@ def plot_class_scores(
     """A classifier's scores: a row a class, a dot a prompt, a bar at the mean, best class on top.
 
     prompt_scores: class -> (prompts,) scores; or a DataFrame, a column a class.
-    prompts: class -> their wording; that of the highest dot stands beneath each row.
+    prompts: class -> their wording; that of the dot farthest from the mean stands beneath each row.
     """
     if not len(prompt_scores):
         raise ValueError("prompt_scores is empty: expected at least one class")
@@ -119,14 +122,17 @@ def plot_class_scores(
         axes.scatter(values, fan_out(y, len(values)), s=20, color=color, alpha=0.5, lw=0, zorder=2)
         axes.plot([values.mean()] * 2, [y - 0.14, y + 0.14], color=color, lw=3, zorder=3)
         if prompts is not None:
-            words = wrap(
-                f"highest: {prompts[name][int(to_array(prompt_scores[name]).argmax())]}", 48, 1
-            )
+            given = to_array(prompt_scores[name]).astype(float)
+            odd = int(np.nanargmax(np.abs(given - values.mean())))
+            words = wrap(f"{number(given[odd])}: {prompts[name][odd]}", 52, 1)
             axes.annotate(words, (0, y + 0.27), xycoords=axes.get_yaxis_transform(), fontsize=9,
                           color="0.35", va="center", parse_math=False)  # fmt: skip
     axes.plot([], [], color=REFERENCE, lw=3, label="mean of the class")
     axes.scatter([], [], s=20, color=REFERENCE, alpha=0.5, label="one prompt")
     axes.grid(axis="x", alpha=0.3)
+    if prompts is not None:
+        axes.set_ylim(rows.height + 0.12, 0)
+    figure.alt = f"Means by class: {listed(names, [scores[name].mean() for name in names])}"
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
@@ -208,7 +214,7 @@ def plot_explanation(
     said += " Dashed: where the finding was drawn." if known else ""
     words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,
                parse_math=False, transform=words.transAxes)  # fmt: skip
-    ranking = "; ".join(f"{texts[i]} {number(scores[i])}" for i in order)
+    ranking = listed([texts[i] for i in order], scores[order])
     figure.alt = f"A radiograph, sentences ranked by similarity ({ranking}). {said}"
     return figure
 

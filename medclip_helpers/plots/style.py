@@ -76,6 +76,11 @@ def new_figure(
     return figure
 
 
+def listed(names: Iterable, values: Iterable) -> str:
+    """“a 0.50; b 0.20”, for an alternative text."""
+    return "; ".join(f"{name} {number(value)}" for name, value in zip(names, values, strict=True))
+
+
 def wrap(text: str, width: int = 34, lines: int = 4) -> str:
     return textwrap.fill(str(text), width, max_lines=lines, placeholder=" …")
 
@@ -158,14 +163,14 @@ def number(value: float) -> str:
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def outline(axes, mask, side: float) -> None:
+def outline(axes, mask, side: float, width: float = 1.8) -> None:
     """A dashed line around where a finding is known to be; mask: (h, w), over a square picture."""
     if mask is None or not np.any(mask):
         return
     mask = np.asarray(mask, float)
     place = (np.arange(len(mask)) + 0.5) * side / len(mask)
-    for color, style, width in (("black", "solid", 3.4), ("white", (0, (3, 2)), 1.8)):
-        axes.contour(place, place, mask, [0.5], colors=color, linestyles=[style], linewidths=width)
+    for color, style, points in (("black", "solid", 1.9 * width), ("white", (0, (3, 2)), width)):
+        axes.contour(place, place, mask, [0.5], colors=color, linestyles=[style], linewidths=points)
 
 
 def draw_cells(axes, contributions, side: float, largest: float) -> ScalarMappable:

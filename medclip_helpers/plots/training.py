@@ -14,6 +14,7 @@ from .style import (
     check_shape,
     finding_colors,
     new_figure,
+    number,
     outline,
     show_image,
     tidy,
@@ -48,11 +49,12 @@ def plot_gallery(
     for panel, image, name, mask in zip(panels, images, titles, masks, strict=False):
         show_image(panel, image, name, letters=letters, fontsize=9)
         if mask is not None:
-            outline(panel, mask, min(len(mask), 512))
+            outline(panel, mask, min(len(mask), 512), 0.9)
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
+    figure.alt = f"{len(images)} images: {'; '.join(filter(None, titles))}"
     return figure
 
 
@@ -95,6 +97,11 @@ def plot_training_curve(
                            fontsize=9, ha="right", va="bottom", color=REFERENCE)  # fmt: skip
     panels[0].set_title(title or "", parse_math=False)
     panels[-1].set_xlabel("step")
+    ends = {name: history[name].dropna() for name in shown}
+    figure.alt = "; ".join(
+        f"{name.replace('_', ' ')} from {number(values.iloc[0])} to {number(values.iloc[-1])}"
+        for name, values in ends.items()
+    )
     return figure
 
 

@@ -173,6 +173,11 @@ def test_paper_is_opaque_and_png_has_the_figures_size(drawn, name):
     assert png.startswith(b"\x89PNG") and len(png) > 3000
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_every_figure_says_in_words_what_it_shows(drawn, name):
+    assert len(drawn[name].alt) > 15 and "nan" not in drawn[name].alt
+
+
 def test_a_figure_shows_in_a_notebook_without_pyplot():
     code = """
 import sys
