@@ -76,6 +76,39 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_count, help="images at once (default: by device)")
 
 
+def explain(options: argparse.Namespace) -> int:
+    """Draw which sentence a radiograph is nearest to, and where in the image that comes from.
+
+    Without a radiograph a drawing with an effusion is explained, which is outlined.
+
+    example:
+      medclip explain scan.dcm --model vit --text "large effusion" --text "no effusion"
+    """
+    _refuse_folder(options.out)
+    from . import explain_similarity, load_medclip, read_radiograph
+    from .demo import draw_phantom
+    from .hub import whole_file
+    from .plots import figure_png
+
+    scan = options.scan and read_radiograph(options.scan)
+    image = scan or draw_phantom(0, {"Pleural Effusion": 0.8})
+    model, processor = load_medclip(options.model, options.device)
+    figure = explain_similarity(model, processor, image, options.text or None)
+    with whole_file(options.out) as part:
+        part.write_bytes(figure_png(figure))
+    sys.stdout.write(f"{options.out}: {figure.alt} {model.note}\n")
+    return 0
+
+
+def _explain_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scan", nargs="?", help="PNG, JPEG or DICOM file")
+    parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
+    parser.add_argument("--text", action="append", help="a sentence; say it for each")
+    parser.add_argument("--out", type=Path, default=Path("explained.png"),
+                        help="default: explained.png")  # fmt: skip
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
+
+
 def check(options: argparse.Namespace) -> int:
     """Are my numbers right? Check each part of a model on numbers that need no download.
 
@@ -382,6 +415,7 @@ VERBS = {
     "check": (check, _check_arguments),
     "classify": (classify, _classify_arguments),
     "data": (data, _data_arguments),
+    "explain": (explain, _explain_arguments),
     "export": (export, _export_arguments),
     "reproduce": (reproduce, _reproduce_arguments),
     "run": (run, _run_arguments),

@@ -125,6 +125,26 @@ def test_classify_writes_what_classify_images_gives(scans, tmp_path, capsys):
     assert list(out.parent.iterdir()) == [out]
 
 
+def test_explain_draws_a_drawing_or_a_scan(scans, tmp_path, capsys):
+    out = tmp_path / "explained.png"
+    assert main(["explain", "--model", "demo", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{out}: A radiograph, sentences ranked by similarity (There is a ple")
+    assert "Dashed: where the finding was drawn" in said and "trained on drawings" in said
+    with Image.open(out) as picture:
+        assert picture.format == "PNG" and picture.width == 1400
+    texts = ["--text", "clear lungs", "--text", "a large heart"]
+    assert (
+        main(["explain", str(scans / "0.png"), "--model", "demo", "--out", str(out), *texts]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "clear lungs" in said and "a large heart" in said and "Dashed" not in said
+    said = refused(["explain", scans / "broken.png", "--model", "demo", "--out", out], capsys)
+    assert "broken.png" in said
+    said = refused(["explain", "--model", "demo", "--out", tmp_path], capsys)
+    assert str(tmp_path) in said
+
+
 def test_classify_takes_patterns_prompts_and_the_maximum(scans, tmp_path, capsys):
     prompts = tmp_path / "prompts.json"
     prompts.write_text(json.dumps({"heart": ["large heart", "clear lungs"], "lung": ["effusion"]}))

@@ -310,7 +310,7 @@ def tuned(results: pd.DataFrame, arm: str, **options: Any) -> Setting:
     if tried.empty:
         raise ValueError(f"no run of {arm!r} on validation drawings: nothing to choose from")
     means = tried.groupby(["learning_rate", "temperature"])[[PRIMARY, "auroc"]].mean()
-    rate, temperature = means.sort_values([PRIMARY, "auroc"]).index[-1]
+    rate, temperature = map(float, means.sort_values([PRIMARY, "auroc"]).index[-1])
     return Setting(arm, **{"learning_rate": rate, "temperature": temperature} | options)
 
 

@@ -172,7 +172,7 @@ def _cells(contributions) -> np.ndarray:
 
 def plot_explanation(
     image, texts: Sequence[str], scores, contributions, *, mask=None, note=None
-) -> Figure:
+) -> NotebookFigure:
     """The whole idea in one picture: a radiograph, texts ranked by similarity, the map of the best.
 
     image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,) cosines.
@@ -226,7 +226,7 @@ def explain_similarity(
     texts: Sequence[str] | None = None,
     *,
     note: str | None = None,
-) -> Figure:
+) -> NotebookFigure:
     """Which of some sentences a radiograph is nearest to and why, as `plot_explanation` draws it.
 
     image: what `read_radiograph` takes, or a `demo.Phantom`, whose finding is then outlined.
