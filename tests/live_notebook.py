@@ -57,9 +57,9 @@ def jupyter(folder: Path, cells: Sequence[str], front_end: str) -> Iterator[str]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / "live.ipynb")
-    settings = folder / ".jupyter" / "labconfig"
-    settings.mkdir(parents=True)
-    (settings / "page_config.json").write_text(json.dumps({"disabledExtensions": {NOT_ASKED: True}}))
+    settings = folder / ".jupyter" / "labconfig" / "page_config.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"disabledExtensions": {NOT_ASKED: True}}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
