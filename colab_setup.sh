@@ -115,7 +115,7 @@ add_to_environment() {
 # --- an environment of our own -------------------------------------------------------------------
 
 make_environment() { # python, folder, constraints file or nothing
-    local base=$1 folder=$here/$2 constraints=${3:-} stamp free
+    local base=$1 folder=$here/$2 constraints=${3:-} stamp free extras=notebooks,labeller,dicom,test
     stamp=$( (cat "$here/pyproject.toml" ${constraints:+"$constraints"} && version_of "$base") | cksum)
     say "Python $(version_of "$base") in $2${constraints:+, versions of $(basename "$constraints")}"
     [ -z "$dry" ] || return 0
@@ -124,9 +124,10 @@ make_environment() { # python, folder, constraints file or nothing
     [ "$free" -ge 9 ] || fail "$free GiB free under $here: torch and its CUDA libraries need 9 GiB"
     rm -rf "$folder"
     "$base" -m venv "$folder" || fail "could not make $folder (on Debian: apt-get install python3-venv)"
+    [ -n "$constraints" ] || extras+=,lab # JupyterLab 4 shows no widgets of Colab's ipywidgets
     # One command: torch and torchvision must be chosen together.
     pip_install "$folder/bin/python" ${constraints:+--constraint "$constraints"} \
-        --editable "$here[notebooks,labeller,dicom,test]"
+        --editable "$here[$extras]"
     echo "$stamp" >"$folder/stamp"
 }
 
@@ -189,7 +190,8 @@ else
         "${alone[@]/#/--ignore=}"
     part "tests of the engine and the losses, Colab's versions" \
         "$colab" -m pytest -q -n 2 --dist loadscope "${alone[@]}"
-    part "explorer in a browser" "$colab" -m pytest -q -m browser
+    part "explorer in the classic notebook" "$colab" -m pytest -q -m browser
+    [ -z "$newest" ] || part "explorer in JupyterLab" "$newest" -m pytest -q -m browser
     part "notebooks" "$colab" -m pytest -q -m notebooks
     if [ -n "$newest" ]; then
         part "tests, current releases" \

@@ -46,6 +46,8 @@ def missing(front_end: str) -> str | None:
     for package in ("playwright", "nbformat", front_end):
         if find_spec(package) is None:
             return f"needs the package {package}"
+    if front_end == "jupyterlab" and (found := major("ipywidgets")) < 8:
+        return f"JupyterLab 4 shows no widgets of ipywidgets {found}, as Colab has them"
     return None if CHROMIUM else "no Chromium on this machine (Debian: apt-get install chromium)"
 
 

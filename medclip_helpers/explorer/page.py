@@ -140,7 +140,8 @@ class SimilarityExplorer:
         self.axis = widgets.HTML(layout=Layout(flex="1 1 54%", min_width="0"))
         self.bars = widgets.VBox(layout=Layout(flex="1.4 1 300px", min_width="0"))
         self.download = widgets.Button(
-            description="Figure and numbers for download", layout=Layout(width="310px")
+            description="Figure and numbers for download",
+            layout=Layout(width="auto", align_self="flex-start"),
         )
         self.downloads = widgets.HTML()
         about = widgets.HTML(f"<small>{html.escape(self.note or '')} {PRIVACY}</small>")
