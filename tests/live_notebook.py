@@ -59,7 +59,8 @@ def jupyter(folder: Path, cells: Sequence[str], front_end: str) -> Iterator[str]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / "live.ipynb")
-    settings = folder / ".jupyter" / "labconfig" / "page_config.json"
+    home = folder / "home"
+    settings = home / ".jupyter" / "labconfig" / "page_config.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"disabledExtensions": {NOT_ASKED: True}}))
     with socket.socket() as free:
@@ -76,8 +77,8 @@ def jupyter(folder: Path, cells: Sequence[str], front_end: str) -> Iterator[str]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     env = os.environ | {
         "PYTHONPATH": path,
-        "HOME": str(folder),
-        "JUPYTER_RUNTIME_DIR": str(folder / "run"),
+        "HOME": str(home),
+        "JUPYTER_RUNTIME_DIR": str(home / "run"),
     }
     log, url = folder / "server.log", f"http://127.0.0.1:{port}"
     with open(log, "w") as out:
@@ -104,7 +105,8 @@ class Notebook:
         page.set_default_timeout(PATIENCE)
         page.goto(url)
         page.wait_for_function(
-            "window.Jupyter?.notebook?.kernel?.is_connected() || window.jupyterapp"
+            "window.jupyterapp || window.Jupyter?.notebook?.kernel?.widget_manager"
+            " && Jupyter.notebook.kernel.is_connected()"
         )
         self.page = page
         self.classic = page.evaluate("!window.jupyterapp")
@@ -127,7 +129,8 @@ class Notebook:
 
     def run_all(self) -> None:
         if self.classic:
-            self.page.evaluate("Jupyter.notebook.execute_all_cells()")
+            self.page.click("#menus a:text-is('Cell')")
+            self.page.click("#run_all_cells")
         else:
             self._command("notebook:run-all-cells")
 
