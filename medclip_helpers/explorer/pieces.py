@@ -49,6 +49,7 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
 .medclip-matrix td {padding: 4px 6px; text-align: center; font-variant-numeric: tabular-nums}
 .medclip-matrix img {width: 48px; margin: 0 auto; display: block}
 .medclip-matrix table {border-collapse: collapse}
+.medclip-matrix caption {color: inherit}
 </style>"""
 
 
