@@ -164,7 +164,7 @@ cpu_torch() { # python, constraints file or nothing
 }
 
 make_environment() { # python, folder, constraints file or nothing
-    local base=$1 folder=$here/$2 constraints=${3:-} stamp free
+    local base=$1 folder=$here/$2 constraints=${3:-} stamp free extras=notebooks,labeller,dicom,test
     local size="3.5 GB to download, 7 GB on disk" needed=9
     stamp=$( (cat "$here/pyproject.toml" ${constraints:+"$constraints"} && version_of "$base") | cksum)
     say "Python $(version_of "$base") in $2${cpu:+, torch for CPUs}${constraints:+, versions of Colab}"
@@ -185,10 +185,11 @@ make_environment() { # python, folder, constraints file or nothing
     fi
     free=$(df -Pk "$here" | awk 'NR == 2 { print int($4 / 1048576) }')
     [ "$free" -ge $needed ] || fail "$free GiB free under $here: this needs $needed GiB"
+    [ -n "$constraints" ] || extras+=,lab # JupyterLab 4 shows no widgets of Colab's ipywidgets
     # One command: torch and torchvision must be chosen together.
     step "packages: $size" pip_install "$folder/bin/python" \
         ${constraints:+--constraint "$constraints"} \
-        --editable "$here[notebooks,labeller,dicom,test]"
+        --editable "$here[$extras]"
     echo "$stamp" >"$folder/stamp"
 }
 
@@ -253,7 +254,8 @@ else
         "${alone[@]/#/--ignore=}"
     part "tests of the engine and the losses, Colab's versions" \
         "$colab" -m pytest -q -n 2 --dist loadscope "${alone[@]}"
-    part "explorer in a browser" "$colab" -m pytest -q -m browser
+    part "explorer in the classic notebook" "$colab" -m pytest -q -m browser
+    [ -z "$newest" ] || part "explorer in JupyterLab" "$newest" -m pytest -q -m browser
     part "notebooks" "$colab" -m pytest -q -m notebooks
     if [ -n "$newest" ]; then
         part "tests, current releases" \

@@ -20,6 +20,7 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
+from ipywidgets import Layout
 from scipy.special import expit, softmax
 
 from .. import plots
@@ -57,8 +58,8 @@ PREFERENCE = (
     "numbers can rank images while .5, as a threshold, is far off."
 )
 BANNER = (
-    "<b>This model has only ever seen drawings.</b> This picture is not known to be one: of a real "
-    "radiograph the scores below say nothing."
+    "<b>This model has only ever seen drawings.</b> Not known to be one: {}. "
+    "Of a real radiograph the scores below say nothing."
 )
 PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhere else."
 
@@ -70,8 +71,8 @@ class SimilarityExplorer:
         `encode_text`, `compute_logits`, `device` and `note`; and offers maps where it has the
         feature map of `similarity.similarity_map`.
     images: name -> radiograph, a list of radiographs (paths, PIL images, arrays), or a folder,
-        file or pattern; by default drawings of the demo world. A `Phantom` is known to be a
-        drawing: of anything else the demo model's scores are shown with a warning.
+        file or pattern; by default drawings of the demo world. Only a `Phantom` itself is known to
+        be a drawing: under all else, its array or file too, the demo model's scores have a warning.
     presets: name -> texts, offered beside the texts; the first is shown at first.
     note: stands at the foot of every figure; by default what the model says of its weights.
 
@@ -96,14 +97,14 @@ class SimilarityExplorer:
             for name, texts in (presets or default_presets()).items()
         }
         self._images = named_images(demo_images() if images is None else images)
-        self._image_cache: dict[str, np.ndarray] = {}
-        self._text_cache: dict[str, np.ndarray] = {}
-        self._map_cache: dict[tuple[str, str], np.ndarray] = {}
+        self._embeds: dict[str, dict[str, np.ndarray]] = {"image": {}, "text": {}}
+        self._maps: dict[tuple[str, str], np.ndarray] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._listening = True
         self.table: pd.DataFrame | None = None
         self._drawn: Figure | None = None
         self._shown: tuple[list[str], list[str], list[str], np.ndarray, str] | None = None
+        self._pictured: tuple[list[str], str | None] | None = None
         self._rows: list[tuple[widgets.Button, widgets.HTML]] = []
         self._build()
         self.refresh()
@@ -111,39 +112,36 @@ class SimilarityExplorer:
     # --- page ---------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        wide = widgets.Layout(width="98%")
-        style = {"description_width": "86px"}
         first, lines = next(iter(self.presets.items()))
 
-        def menu(label, options, layout=wide, **more):
-            return widgets.Dropdown(
-                description=label, options=options, layout=layout, style=style, **more
-            )
+        def control(kind, label, **more):
+            # a layout of its own, for some of them come and go
+            style = {} if kind is widgets.FileUpload else {"style": {"description_width": "86px"}}
+            return kind(description=label, layout=Layout(width="98%"), **style, **more)
 
-        # layouts of their own, for these come and go
-        self.image = menu("Radiograph", list(self._images), layout=widgets.Layout(width="98%"))
-        self.beside = menu("Beside it", [ALONE, *self._images], layout=widgets.Layout(width="98%"))
-        self.upload = widgets.FileUpload(
-            description="Upload PNG, JPEG or DICOM", multiple=True, layout=wide
-        )
+        def menu(label, options, **more):
+            return control(widgets.Dropdown, label, options=options, **more)
+
+        self.image = menu("Radiograph", list(self._images))
+        self.beside = menu("Beside it", [ALONE, *self._images])
+        self.upload = control(widgets.FileUpload, "Upload PNG, JPEG or DICOM", multiple=True)
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
-        self.texts = widgets.Textarea(
-            "\n".join(lines), rows=9, description="Texts", layout=wide, style=style
-        )
+        self.texts = control(widgets.Textarea, "Texts", value="\n".join(lines), rows=9)
         self.score = menu("Score", [COSINE, SOFTMAX, PAIR])
-        self.temperature = widgets.BoundedFloatText(
-            self._model_temperature(), min=0.003, max=3, step=0.01, description="Temperature",
-            layout=widgets.Layout(width="98%"), style=style,
+        self.temperature = control(
+            widgets.BoundedFloatText, "Temperature", value=self._model_temperature(), min=0.003,
+            max=3, step=0.01,
         )  # fmt: skip
         has_map = hasattr(getattr(self.model, "vision_model", None), "forward_features")
         self.view = menu("View", [BARS, *([MAP] if has_map else []), MATRIX])
-        self.map_text = menu("Map of", [], layout=widgets.Layout(width="98%"))
+        self.map_text = menu("Map of", [])
         self.status, self.words = widgets.HTML(), widgets.HTML()
-        self.pictures = widgets.HTML(layout=widgets.Layout(flex="1 1 230px", min_width="0"))
-        self.axis = widgets.HTML(layout=widgets.Layout(flex="1 1 54%", min_width="0"))
-        self.bars = widgets.VBox(layout=widgets.Layout(flex="1.4 1 300px", min_width="0"))
+        self.pictures = widgets.HTML(layout=Layout(flex="1 1 230px", min_width="0"))
+        self.axis = widgets.HTML(layout=Layout(flex="1 1 54%", min_width="0"))
+        self.bars = widgets.VBox(layout=Layout(flex="1.4 1 300px", min_width="0"))
         self.download = widgets.Button(
-            description="Figure and numbers for download", layout=widgets.Layout(width="auto")
+            description="Figure and numbers for download",
+            layout=Layout(width="auto", align_self="flex-start"),
         )
         self.downloads = widgets.HTML()
         about = widgets.HTML(f"<small>{html.escape(self.note or '')} {PRIVACY}</small>")
@@ -151,27 +149,27 @@ class SimilarityExplorer:
         left = widgets.VBox(
             [
                 self.image, self.beside, self.upload, self.preset, self.texts,
-                widgets.HTML(hint, layout=wide), self.score, self.temperature, self.view,
-                self.map_text,
+                widgets.HTML(hint, layout=Layout(width="98%")), self.score, self.temperature,
+                self.view, self.map_text,
             ],
-            layout=widgets.Layout(width="310px", max_width="100%", flex="0 0 auto"),
+            layout=Layout(width="310px", max_width="100%", flex="0 0 auto"),
         )  # fmt: skip
-        self._body = widgets.HBox(
-            [self.pictures, self.bars], layout=widgets.Layout(flex_flow="row wrap")
-        )
+        body = widgets.HBox([self.pictures, self.bars], layout=Layout(flex_flow="row wrap"))
         right = widgets.VBox(
-            [self.words, self._body, self.status, self.download, self.downloads, about],
-            layout=widgets.Layout(flex="1 1 300px", min_width="0", padding="0 0 0 12px"),
+            [self.words, body, self.status, self.download, self.downloads, about],
+            layout=Layout(flex="1 1 300px", min_width="0", padding="0 0 0 12px"),
         )
         self.page = widgets.HBox(
-            [widgets.HTML(pieces.STYLE, layout=widgets.Layout(display="none")), left, right],
-            layout=widgets.Layout(flex_flow="row wrap"),
+            [widgets.HTML(pieces.STYLE, layout=Layout(display="none")), left, right],
+            layout=Layout(flex_flow="row wrap"),
         )
         self.page.add_class("medclip")
         self.words.add_class("medclip-words")
-        computed = "image", "beside", "texts", "score", "temperature", "view", "map_text"
-        for name in computed:
-            getattr(self, name).observe(self._changed, names="value")
+        for computed in (
+            self.image, self.beside, self.texts, self.score, self.temperature, self.view,
+            self.map_text,
+        ):  # fmt: skip
+            computed.observe(self._changed, names="value")
         self.preset.observe(self._preset_chosen, names="value")
         self.upload.observe(self._uploaded, names="value")
         self.download.on_click(self._downloads_asked)
@@ -316,10 +314,8 @@ class SimilarityExplorer:
             texts, negatives = list(dict.fromkeys(filter(None, parts))), []
         chosen = [self.image.value, *([] if self.beside.value == ALONE else [self.beside.value])]
         names = list(self._images) if self.view.value == MATRIX else chosen
-        image_embeds = self._embed(self._image_cache, self._encode_images, names, "image")
-        text_embeds = self._embed(
-            self._text_cache, self._encode_texts, [*texts, *negatives], "text"
-        )
+        image_embeds = self._embed("image", names)
+        text_embeds = self._embed("text", [*texts, *negatives])
         cosine = image_embeds @ text_embeds.T  # (images, texts and negatives)
         values, label = self._scores(cosine, len(texts))
         options = list(dict.fromkeys([*texts, *negatives]))
@@ -348,7 +344,7 @@ class SimilarityExplorer:
         self.words.value = said
         if self.view.value == MATRIX:
             images = {name: self._images[name].small for name in names}
-            self.pictures.value = pieces.matrix(values, images, labels, label)
+            self.pictures.value, self._pictured = pieces.matrix(values, images, labels, label), None
         else:
             self._show_pictures(names, map_text, maps)
             self._show_rows(names, texts, labels, values, label)
@@ -356,6 +352,9 @@ class SimilarityExplorer:
         return len(texts)
 
     def _show_pictures(self, names, map_text, maps) -> None:
+        now = names, map_text if maps else None
+        if self._pictured == now:  # their PNG takes as long as all other HTML
+            return
         letters = "AB" if len(names) > 1 else ""
         largest = max((float(np.abs(one).max()) for one in maps), default=0)
         shown = []
@@ -369,18 +368,18 @@ class SimilarityExplorer:
                 caption += f". Orange adds to the {total} of “{map_text}”, blue takes from it."
                 picture = pieces.overlay(picture, maps[place], largest)
             shown.append((caption, told, picture))
-        self.pictures.value = pieces.pictures(shown)
+        self.pictures.value, self._pictured = pieces.pictures(shown), now
 
     def _show_rows(self, names, texts, labels, values, label) -> None:
         """A row a text, in the order that they were written in: best is said, not moved."""
         while len(self._rows) < len(labels):
             place = len(self._rows)
             button = widgets.Button(
-                tooltip="Show its map", layout=widgets.Layout(width="42%", height="auto")
+                tooltip="Show its map", layout=Layout(width="42%", height="auto")
             )
             button.add_class("medclip-text")
             button.on_click(lambda _, place=place: self._pressed(place))
-            bar = widgets.HTML(layout=widgets.Layout(flex="1 1 54%", min_width="0"))
+            bar = widgets.HTML(layout=Layout(flex="1 1 54%", min_width="0"))
             self._rows.append((button, bar))
         letters = ["A", "B"] if len(names) > 1 else [""]
         low = -1 if self.score.value == COSINE else 0
@@ -402,23 +401,23 @@ class SimilarityExplorer:
         if len(self.bars.children) != len(labels) + 1:
             rows = [widgets.HBox(self._rows[row]) for row in range(len(labels))]
             top = widgets.HBox(
-                [widgets.HTML(layout=widgets.Layout(width="42%")), self.axis],
+                [widgets.HTML(layout=Layout(width="42%")), self.axis],
             )
             self.bars.children = [top, *rows]
 
     def _in_words(self, names, texts, negatives, values, image_embeds) -> str:
         """What the scores say, and what must be known before: HTML."""
-        said = []
-        warned = {name: self._images[name].warning for name in names}
-        said += [
-            f"<div class='medclip-alert'>{html.escape(name)}: {html.escape(warning)}</div>"
-            for name, warning in warned.items() if warning
+        said = [
+            f"<div class='medclip-alert'>{html.escape(f'{name}: {warning}')}</div>"
+            for name in names if (warning := self._images[name].warning)
         ]  # fmt: skip
-        if any(map(self._foreign, names)):
-            said.append(f"<div class='medclip-banner'>{BANNER}</div>")
-        for name, scores, embed in zip(names[:2], values, image_embeds, strict=False):
-            if self.view.value == MATRIX:
-                break
+        if foreign := [name for name in names if self._foreign(name)]:
+            which = html.escape(foreign[0])
+            if len(foreign) > 1:
+                which = f"{len(foreign)} of these {len(names)} pictures"
+            said.append(f"<div class='medclip-banner'>{BANNER.format(which)}</div>")
+        told = [] if self.view.value == MATRIX else names
+        for name, scores, embed in zip(told, values, image_embeds, strict=False):
             place = f"{html.escape(name)}: " if len(names) > 1 else ""
             first, *others = np.argsort(-scores, kind="stable")
             nearest = f"{pieces.quoted(texts[first])} ({pieces.number(scores[first])})"
@@ -426,7 +425,7 @@ class SimilarityExplorer:
                 over = pieces.quoted(negatives[first])
                 said.append(f"<div>{place}Prefers most: {nearest} to {over}</div>")
                 continue
-            cosines = embed @ np.stack([self._text_cache[text] for text in texts]).T
+            cosines = embed @ self._embed("text", texts).T
             margin, spread = cosines[first] - max(cosines[others], default=-1), self._spread(embed)
             if others and margin < spread:
                 said.append(
@@ -447,8 +446,7 @@ class SimilarityExplorer:
         """Standard deviation of an image's cosine with several wordings of the same finding."""
         wordings = load_class_prompts("chexpert", n=4, seed=0)
         variances = [
-            np.var(self._embed(self._text_cache, self._encode_texts, texts, "text") @ image_embed)
-            for texts in wordings.values()
+            np.var(self._embed("text", texts) @ image_embed) for texts in wordings.values()
         ]
         return float(np.sqrt(np.mean(variances)))
 
@@ -468,31 +466,29 @@ class SimilarityExplorer:
             self._drawn = self._draw(*self._shown)
         return self._drawn
 
-    def _embed(self, cache, encode, keys, kind) -> np.ndarray:
-        """Embeddings of `keys`; only those not in `cache` are computed."""
-        new = list(dict.fromkeys(key for key in keys if key not in cache))
-        if new:
+    def _embed(self, kind: str, keys: Sequence[str]) -> np.ndarray:
+        """(keys, dim): embeddings of images by name, or of texts; each is computed once."""
+        known = self._embeds[kind]
+        if new := list(dict.fromkeys(key for key in keys if key not in known)):
             self._say(f"encoding {len(new)} {kind}{'s' if len(new) > 1 else ''} …", busy=True)
-            cache.update(zip(new, encode(new).numpy(), strict=True))
-        return np.stack([cache[key] for key in keys])
-
-    def _encode_images(self, names: Sequence[str]) -> torch.Tensor:
-        images = [self._images[name].image for name in names]
-        return encode_images(self.model, self.processor, images, progress=False)
-
-    def _encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        return encode_texts(self.model, self.processor, texts)
+            if kind == "text":
+                embeds = encode_texts(self.model, self.processor, new)
+            else:
+                images = [self._images[name].image for name in new]
+                embeds = encode_images(self.model, self.processor, images, progress=False)
+            known.update(zip(new, embeds.numpy(), strict=True))
+        return np.stack([known[key] for key in keys])
 
     def _map(self, name: str, text: str) -> np.ndarray:
         """(h, w): contributions of positions to the cosine of an image and a text."""
-        if (name, text) not in self._map_cache:
+        if (name, text) not in self._maps:
             self._say("computing the map …", busy=True)
             pixel_values = self.processor(images=self._images[name].image)["pixel_values"]
-            text_embeds = torch.from_numpy(self._text_cache[text])[None]
+            text_embeds = torch.from_numpy(self._embed("text", [text]))
             with eval_mode(self.model):
                 maps = similarity_map(self.model, pixel_values, text_embeds)
-            self._map_cache[name, text] = maps[0, 0].cpu().numpy()
-        return self._map_cache[name, text]
+            self._maps[name, text] = maps[0, 0].cpu().numpy()
+        return self._maps[name, text]
 
     def _scores(self, cosine: np.ndarray, count: int) -> tuple[np.ndarray, str]:
         """Cosines (images, texts [and negatives]) -> chosen score (images, texts), its name."""

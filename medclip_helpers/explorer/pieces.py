@@ -31,6 +31,7 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
   border-left: 4px solid #D55E00}
 .medclip button.medclip-text {white-space: normal; height: auto; min-height: 28px; padding: 3px 8px;
   line-height: 1.25; text-align: left; overflow-wrap: anywhere}
+.medclip button.medclip-text.mod-info {background: #0072B2; color: #fff}
 .medclip-score {display: flex; gap: 8px; align-items: center}
 .medclip-track {position: relative; flex: 1; min-width: 60px; height: 11px;
   background: rgba(128, 128, 128, .18)}
@@ -48,6 +49,7 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
 .medclip-matrix td {padding: 4px 6px; text-align: center; font-variant-numeric: tabular-nums}
 .medclip-matrix img {width: 48px; margin: 0 auto; display: block}
 .medclip-matrix table {border-collapse: collapse}
+.medclip-matrix caption {color: inherit}
 </style>"""
 
 

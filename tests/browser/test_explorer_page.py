@@ -1,6 +1,5 @@
-"""The explorer as a person meets it: a real Jupyter, a real kernel, a real Chromium.
+"""The explorer as a person meets it, in the classic notebook and in JupyterLab 4.
 
-Jupyter is whatever the environment has: the classic notebook 6 of Colab's pins, or notebook 7.
 Screenshots of every step are kept in build/screenshots.
 """
 
@@ -8,122 +7,63 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from live_notebook import FRONT_ENDS, PATIENCE, ROOT, Notebook, chromium, jupyter, major, missing
 from PIL import Image
 
 pytestmark = pytest.mark.browser
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-nbformat = pytest.importorskip("nbformat", reason="needs Jupyter")
-pytest.importorskip("notebook", reason="needs Jupyter's notebook server")
 
-ROOT = Path(__file__).parents[2]
+playwright.expect.set_options(timeout=PATIENCE)
+
 SHOTS = ROOT / "build" / "screenshots"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
-CLASSIC = int(version("notebook").split(".")[0]) < 7
-PATIENCE = 90_000  # milliseconds; a loaded machine is slow to import torch
-
 CELLS = [
     "from medclip_helpers import SimilarityExplorer, load_medclip\n"
     "model, processor = load_medclip('demo')\n"
     "explorer = SimilarityExplorer(model, processor)",
     "explorer",
+    "SimilarityExplorer(model, processor, presets={'other': ['There is a fracture.', 'edema']})",
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """Address of a Jupyter server over a folder with one notebook, explorer.ipynb."""
-    folder = tmp_path_factory.mktemp("jupyter")
-    cells = [nbformat.v4.new_code_cell(source) for source in CELLS]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / "explorer.ipynb"
-    )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = "NotebookApp" if CLASSIC else "ServerApp"
-    command = [
-        sys.executable, "-m", "notebook", "--no-browser", "--allow-root", "--ip=127.0.0.1",
-        f"--port={port}", f"--{app}.port_retries=0", f"--{app}.token=", f"--{app}.password=",
-    ]  # fmt: skip
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    home = folder / "home"
-    env = os.environ | {
-        "PYTHONPATH": path,
-        "HOME": str(home),
-        "JUPYTER_RUNTIME_DIR": str(home / "run"),
-    }
-    log = folder / "server.log"
-    with open(log, "w") as out:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=out)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            for _ in range(600):
-                try:
-                    urlopen(f"{url}/api", timeout=1).close()
-                    break
-                except (URLError, OSError):
-                    assert process.poll() is None, f"Jupyter ended:\n{log.read_text()}"
-                    time.sleep(0.1)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-@pytest.fixture(scope="module")
-def page(server):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1360, "height": 1000}, accept_downloads=True)
-        page.set_default_timeout(PATIENCE)
-        page.goto(f"{server}/notebooks/explorer.ipynb")
-        if CLASSIC:
-            page.wait_for_function("window.Jupyter?.notebook?.kernel?.is_connected()")
-            page.click("#menus a:text-is('Cell')")
-            page.click("#run_all_cells")
-        else:
-            page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-            page.click(".lm-MenuBar-item:has-text('Run')")
-            page.click(".lm-Menu-item:has-text('Run All Cells')")
-        page.wait_for_selector(".medclip-pictures img")
+@pytest.fixture(scope="module", params=FRONT_ENDS)
+def notebook(request, tmp_path_factory):
+    """The notebook, run from its first cell to its last."""
+    if reason := missing(request.param):
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp(request.param)
+    size = {"width": 1360, "height": 1500}  # JupyterLab may drop what is out of sight
+    with (
+        jupyter(folder, CELLS, request.param) as url,
+        chromium(viewport=size, accept_downloads=True) as page,
+    ):
+        notebook = Notebook(page, url)
+        notebook.name = f"{request.param}{major(request.param)}"
+        notebook.run_all()
+        page.locator(".medclip-pictures img").nth(1).wait_for()
         SHOTS.mkdir(parents=True, exist_ok=True)
-        yield page
-        browser.close()
+        yield notebook
 
 
 class Explorer:
-    """The page, in a person's words."""
+    """An explorer of the notebook, counted from 0, in a person's words."""
 
-    def __init__(self, page):
-        self.page = page
-        self.status = page.locator(".widget-html-content").filter(
+    def __init__(self, notebook: Notebook, place: int = 0):
+        self.notebook, self.page = notebook, notebook.page
+        self.root = self.page.locator(".medclip:visible").nth(place)
+        self.area = self.root.locator(".widget-textarea textarea")
+        self.status = self.root.locator(".widget-html-content").filter(
             has_text=re.compile("scored in|shows the last valid|encoding|computing")
         )
 
     def menu(self, label: str):
-        return self.page.locator(f".widget-dropdown:has(label:text-is('{label}')) select")
+        return self.root.locator(f".widget-dropdown:has(label:text-is('{label}')) select")
 
     def options(self, label: str) -> list[str]:
         # ipywidgets 7 writes its options with no-break spaces.
@@ -138,30 +78,32 @@ class Explorer:
 
     def send(self, file: Path) -> None:
         with self.page.expect_file_chooser() as waiting:
-            self.page.click("button:has-text('Upload')")
+            self.root.locator("button:has-text('Upload')").click()
         waiting.value.set_files(file)
 
     def picture(self) -> str:
         """What stands on the page beside the controls, but for the time that it took."""
         parts = ".medclip-words, .medclip-pictures, .medclip-score, .medclip-matrix, .medclip-text"
-        return self.page.evaluate(
-            "parts => [...document.querySelectorAll(parts)].map(e => e.outerHTML).join()", parts
+        return self.root.evaluate(
+            "(root, parts) => [...root.querySelectorAll(parts)].map(e => e.outerHTML).join()", parts
         )
 
     def wait_for_new_picture(self, old: str) -> str:
-        deadline = time.monotonic() + PATIENCE / 1000
+        """The page, once it has changed and come to rest: it changes piece by piece."""
+        before, deadline = old, time.monotonic() + PATIENCE / 1000
         while time.monotonic() < deadline:
-            if (new := self.picture()) != old:
+            if (new := self.picture()) != old and new == before:
                 return new
-            time.sleep(0.1)
+            before = new
+            time.sleep(0.2)
         raise AssertionError("the picture did not change")
 
     def download(self, label: str) -> tuple[str, bytes]:
-        link = self.page.locator(f"a:has-text('{label}')")
+        link = self.root.locator(f"a:has-text('{label}')")
         deadline = time.monotonic() + PATIENCE / 1000
         while not link.is_visible() and time.monotonic() < deadline:
             # again, where the page was still moving under the pointer
-            self.page.click("button:has-text('for download')")
+            self.root.locator("button:has-text('for download')").click()
             self.page.wait_for_timeout(1000)
         with self.page.expect_download() as waiting:
             link.click()
@@ -184,20 +126,19 @@ class Explorer:
 
     def shoot(self, name: str) -> None:
         self.page.mouse.move(0, 0)
-        kind = f"nb{version('notebook').split('.')[0]}"
-        self.page.screenshot(path=SHOTS / f"{kind}-{name}.png")
+        self.root.screenshot(path=SHOTS / f"{self.notebook.name}-{name}.png")
 
 
 @pytest.fixture(scope="module")
-def explorer(page) -> Explorer:
-    return Explorer(page)
+def explorer(notebook) -> Explorer:
+    return Explorer(notebook)
 
 
 def test_first_state_is_there(explorer):
     playwright.expect(explorer.status).to_contain_text("scored in")
-    playwright.expect(explorer.page.locator(".medclip-words")).to_contain_text("effusion")
-    assert explorer.page.locator(".widget-textarea textarea").input_value().count("\n") >= 4
-    explorer.page.locator(".medclip-pictures img").scroll_into_view_if_needed()
+    playwright.expect(explorer.root.locator(".medclip-words")).to_contain_text("effusion")
+    assert explorer.area.input_value().count("\n") >= 4
+    explorer.root.locator(".medclip-pictures img").scroll_into_view_if_needed()
     explorer.shoot("1-first")
 
 
@@ -215,10 +156,9 @@ def test_another_sample_changes_picture_and_numbers(explorer):
 
 def test_typed_texts_are_scored(explorer):
     shown = explorer.picture()
-    area = explorer.page.locator(".widget-textarea textarea")
-    area.fill("The heart is enlarged.")
-    area.press("End")
-    area.press_sequentially("\nThere is a pneumothorax on the left.", delay=20)
+    explorer.area.fill("The heart is enlarged.")
+    explorer.area.press("End")
+    explorer.area.press_sequentially("\nThere is a pneumothorax on the left.", delay=20)
     explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.status).to_contain_text("2 texts, scored in")
     texts = ["The heart is enlarged.", "There is a pneumothorax on the left."]
@@ -232,7 +172,7 @@ def test_temperature_moves_the_softmax(explorer):
     explorer.choose("Score", "softmax over the texts")
     shown = explorer.wait_for_new_picture(shown)
     sharp = [float(row["score"]) for row in explorer.numbers()]
-    explorer.page.get_by_label("Temperature").fill("0.5")
+    explorer.root.get_by_label("Temperature").fill("0.5")
     explorer.page.keyboard.press("Enter")
     explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.status).to_contain_text("scored in")
@@ -249,13 +189,13 @@ def test_map_and_matrix_views(explorer):
     explorer.shoot("5-map")
     explorer.choose("View", "bars")
     shown = explorer.wait_for_new_picture(shown)
-    row = explorer.page.get_by_role("button", name="There is a pneumothorax on the left.")
+    row = explorer.root.get_by_role("button", name="There is a pneumothorax on the left.")
     row.click()
     shown = explorer.wait_for_new_picture(shown)
-    playwright.expect(explorer.page.locator(".medclip-pictures")).to_contain_text("pneumothorax")
+    playwright.expect(explorer.root.locator(".medclip-pictures")).to_contain_text("pneumothorax")
     explorer.choose("Beside it", explorer.options("Beside it")[1])
     shown = explorer.wait_for_new_picture(shown)
-    assert explorer.page.locator(".medclip-pictures img").count() == 2
+    playwright.expect(explorer.root.locator(".medclip-pictures img")).to_have_count(2)
     explorer.shoot("5-two")
     explorer.choose("Beside it", "nothing")
     shown = explorer.wait_for_new_picture(shown)
@@ -286,7 +226,7 @@ def test_upload_joins_the_samples(explorer, tmp_path):
     explorer.wait_for_new_picture(shown)
     assert explorer.chosen("Radiograph") == "my film.png"
     assert {row["image"] for row in explorer.numbers()} == {"my film.png"}
-    banner = explorer.page.locator(".medclip-banner")
+    banner = explorer.root.locator(".medclip-banner")
     playwright.expect(banner).to_contain_text("only ever seen drawings")
     explorer.shoot("8-upload")
 
@@ -313,12 +253,11 @@ def test_a_broken_file_leaves_the_result_standing(explorer, tmp_path):
 )
 def test_unusable_texts_say_so(explorer, text, message, better):
     shown = explorer.picture()
-    area = explorer.page.locator(".widget-textarea textarea")
-    area.fill(text)
+    explorer.area.fill(text)
     playwright.expect(explorer.status).to_contain_text(message)
     assert explorer.picture() == shown
     explorer.shoot("10-long-text" if text else "10-empty")
-    area.fill(better)
+    explorer.area.fill(better)
     playwright.expect(explorer.status).to_contain_text("1 text, scored in")
     assert explorer.picture() != shown, "it works again after the mistake"
 
@@ -331,11 +270,11 @@ def test_download_of_the_figure_is_the_figure(explorer):
 
 
 def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer):
+    size = explorer.page.viewport_size
     explorer.page.set_viewport_size({"width": 420, "height": 900})
     explorer.page.wait_for_timeout(500)
-    found = explorer.page.evaluate(
-        """() => {
-            const page = document.querySelector('.medclip');
+    found = explorer.root.evaluate(
+        """page => {
             const edge = page.parentElement.getBoundingClientRect().right + 1;
             const shown = [...page.querySelectorAll('select, textarea, input, button, img')]
                 .filter(e => e.offsetParent !== null && e.type !== 'file');
@@ -349,4 +288,76 @@ def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer)
         }"""
     )
     explorer.shoot("11-narrow")
+    explorer.page.set_viewport_size(size)
     assert found["count"] > 8 and found["unlabelled"] == [] and found["cut"] == []
+
+
+def test_two_explorers_leave_each_other_alone(notebook, explorer):
+    other = Explorer(notebook, 1)
+    assert other.area.input_value() == "There is a fracture.\nedema"
+    first, second = explorer.picture(), other.picture()
+    other.area.fill("There is consolidation.")
+    second = other.wait_for_new_picture(second)
+    playwright.expect(other.status).to_contain_text("1 text, scored in")
+    assert explorer.picture() == first
+    explorer.area.fill("There is edema.\nThere is atelectasis.")
+    explorer.wait_for_new_picture(first)
+    playwright.expect(explorer.status).to_contain_text("2 texts, scored in")
+    assert other.picture() == second and "atelectasis" not in second
+
+
+# Contrast as WCAG 2 has it, of every text in sight against what lies under it.
+CONTRASTS = """root => {
+    const parse = colour => {
+        const found = colour.match(/[\\d.]+/g).map(Number);
+        return found.length < 4 ? [...found, 1] : found;
+    };
+    const over = (top, low) => low.map((c, i) => i < 3 ? top[i] * top[3] + c * (1 - top[3]) : 1);
+    const under = e => {
+        const layers = [];
+        for (; e; e = e.parentElement) layers.push(parse(getComputedStyle(e).backgroundColor));
+        return layers.reduceRight((low, top) => over(top, low), [255, 255, 255, 1]);
+    };
+    const light = rgb => [.2126, .7152, .0722].reduce((sum, weight, i) => {
+        const c = rgb[i] / 255;
+        return sum + weight * (c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+    }, 0);
+    return [...root.querySelectorAll('*')].filter(e => e.offsetParent && e.tagName !== 'OPTION' &&
+        ([...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.value)
+    ).map(e => {
+        const low = under(e), text = over(parse(getComputedStyle(e).color), low);
+        const [dim, bright] = [light(text), light(low)].sort((a, b) => a - b);
+        return [(e.innerText || e.value).slice(0, 40), (bright + .05) / (dim + .05)];
+    });
+}"""
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
+@pytest.mark.parametrize("view", ["bars", "map of a text", "all images"])
+def test_every_text_is_legible(notebook, explorer, theme, view):
+    if notebook.classic and theme.endswith("Dark"):
+        pytest.skip("the classic notebook has no dark theme")
+    if not notebook.classic:
+        notebook.theme(theme)
+    if explorer.chosen("View") != view:
+        shown = explorer.picture()
+        explorer.choose("View", view)
+        explorer.wait_for_new_picture(shown)
+    explorer.page.wait_for_timeout(500)  # buttons fade into their colours
+    contrasts = explorer.root.evaluate(CONTRASTS)
+    explorer.shoot(f"12-{theme.split()[-1].lower()}-{view.split()[0]}")
+    assert len(contrasts) > 15
+    assert not [(text, round(contrast, 2)) for text, contrast in contrasts if contrast < 4.5]
+
+
+def test_after_a_restart_of_the_kernel_the_cells_work_again(notebook):
+    notebook.restart()
+    playwright.expect(notebook.page.locator(".medclip:visible")).to_have_count(0)
+    notebook.run_all()
+    notebook.page.locator(".medclip-pictures img").nth(1).wait_for()
+    explorer = Explorer(notebook)
+    assert explorer.area.input_value().count("\n") >= 4, "the texts of its beginning"
+    shown = explorer.picture()
+    explorer.area.fill("There is a pneumothorax.")
+    explorer.wait_for_new_picture(shown)
+    playwright.expect(explorer.status).to_contain_text("1 text, scored in")

@@ -173,6 +173,27 @@ def test_every_change_changes_the_page_and_draws_nothing(explorer):
     assert len(set(pages)) == len(pages)
 
 
+def test_pictures_are_drawn_where_they_have_changed(explorer, monkeypatch):
+    drawn, pictures = [], pieces.pictures
+    monkeypatch.setattr(pieces, "pictures", lambda shown: drawn.append(1) or pictures(shown))
+    explorer.texts.value = "a\nb"
+    explorer.score.value = SOFTMAX
+    assert not drawn
+    for count, (control, value) in enumerate(
+        [("image", "light"), ("view", MAP), ("map_text", "a"), ("map_text", "b"), ("view", BARS)], 1
+    ):
+        before = explorer.pictures.value
+        if getattr(explorer, control).value == value:  # the map opened on it
+            drawn.append(1)
+            continue
+        getattr(explorer, control).value = value
+        assert len(drawn) == count and explorer.pictures.value != before
+    single = explorer.pictures.value
+    explorer.view.value = MATRIX
+    explorer.view.value = BARS
+    assert explorer.pictures.value == single, "drawn again after the matrix"
+
+
 def test_softmax_is_over_the_texts_of_an_image(explorer):
     explorer.score.value = SOFTMAX
     explorer.view.value = MATRIX
@@ -337,9 +358,12 @@ def test_the_demo_model_warns_of_what_is_no_drawing(stub):
     assert "only ever seen drawings" not in words(explorer)
     assert pieces.INK[0] in shown(explorer)[2][2] + shown(explorer)[3][2]
     explorer.image.value = "film"
-    assert "only ever seen drawings" in words(explorer)
+    assert "only ever seen drawings. Not known to be one: film." in words(explorer)
     for _, _, bar in shown(explorer)[2:]:
         assert pieces.UNSURE in bar and pieces.INK[0] not in bar and pieces.PALE[0] not in bar
+    upload(explorer, "7", **{"another.png": png(TWO_TONES)})
+    explorer.view.value = MATRIX
+    assert "Not known to be one: 2 of these 3 pictures." in words(explorer)
     stub.note = "Published"
     explorer.refresh()
     assert "only ever seen drawings" not in words(explorer)

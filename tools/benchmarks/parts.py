@@ -252,14 +252,30 @@ def growth(bench: Bench) -> list[Row]:
 
 def explorer(bench: Bench) -> list[Row]:
     rows = []
-    for model in ("demo",) if bench.quick else ("demo", "full"):
+    for model, most in (("demo", 0.05),) if bench.quick else (("demo", 0.05), ("full", 0.15)):
         options = {"model": model, "repeats": 5}
         found = alternate(bench, "changes", {"explorer": 1}, 0, options)["explorer"]
         rows += [
             Row("explorer", f"{name}, {model} model", "s", found.value(name))
             for name in found.found
         ]
+        if not bench.quick:
+            rows += _in_chromium(bench, model, most)
     return rows
+
+
+def _in_chromium(bench: Bench, model: str, most: float) -> list[Row]:
+    name = f"one text edited, in Chromium, {model} model"
+    options = {"model": model, "edits": 50}
+    try:
+        found = alternate(bench, "in_chromium", {"explorer": 1}, 0, options)["explorer"]
+    except Failed as error:  # as where there is no Chromium
+        return [_failed("explorer", name, error, bench)]
+    note = "from its input event to the painted page, without the pause for further typing"
+    return [
+        Row("explorer", name, "s", found.value("whole"), aims={"most": most}, note=note),
+        Row("explorer", f"{name}: the kernel's share", "s", found.value("kernel")),
+    ]
 
 
 def sampling(bench: Bench) -> list[Row]:
