@@ -26,6 +26,7 @@ from medclip_helpers.explorer import page as module
 from medclip_helpers.explorer.inputs import split_pair
 from medclip_helpers.explorer.page import BARS, COSINE, MAP, MATRIX, PAIR, SOFTMAX
 from medclip_helpers.plots import figure_png
+from medclip_helpers.plots.style import number
 
 PRESETS = {
     "first": ["There is edema.", "The heart is enlarged."],
@@ -268,7 +269,7 @@ def test_map_of_a_text_keeps_the_choice_while_it_exists(explorer, stub):
     assert stub.asked.count(["map"]) == 2
     explorer.texts.value = "new\nThe heart is enlarged."
     assert explorer.map_text.value == "The heart is enlarged."
-    assert f"{cosine(DARK, 'The heart is enlarged.'):+.3f}" in explorer.figure.get_suptitle()
+    assert number(cosine(DARK, "The heart is enlarged.")) in explorer.figure.get_suptitle()
     assert stub.asked.count(["map"]) == 2, "maps are kept too"
     explorer.texts.value = "new"
     assert explorer.map_text.value == "new"
@@ -298,7 +299,7 @@ def test_a_model_is_asked_as_it_is_and_left_as_it_was(small_model, standin_proce
         alone = [standin_processor(text=text) for text in texts]
         cosines = [float(image @ small_model.encode_text(**text).T) for text in alone]
     assert explorer.table["cosine"].tolist() == approx(cosines)
-    assert f"{cosines[0]:+.3f}" in explorer.figure.get_suptitle()
+    assert number(cosines[0]) in explorer.figure.get_suptitle()
 
 
 # --- in words ---------------------------------------------------------------------------------
