@@ -28,14 +28,6 @@ CHEXPERT_COMPETITION: tuple[str, ...] = (
     "Edema",
     "Pleural Effusion",
 )
-# One plain sentence for each of them, to look at pictures with; not a prompt of the paper's.
-FINDING_SENTENCES: dict[str, str] = {
-    "Atelectasis": "There is atelectasis at the lung base.",
-    "Cardiomegaly": "The heart is enlarged.",
-    "Consolidation": "There is a consolidation.",
-    "Edema": "There is pulmonary edema.",
-    "Pleural Effusion": "There is a pleural effusion.",
-}
 # Grey-level mean and standard deviation of the published model's training images, scaled to [0, 1].
 IMAGE_MEAN = 0.5862785803043838
 IMAGE_STD = 0.27950088968644304

@@ -107,8 +107,7 @@ def load_medclip(
     model.precision = chosen
     model.to(place).eval()
     if place.type != "mps" and not model.vision_model.channels_last:
-        # as convolutions read fastest; the numbers are the same but for rounding
-        model.vision_model.to(memory_format=torch.channels_last)
+        model.vision_model.to(memory_format=torch.channels_last)  # as convolutions read fastest
     if engine != "torch":
         _compile(model, processor, cache_folder(cache_dir) / "engines", engine)
     return model, processor

@@ -46,9 +46,8 @@ def info_nce_loss(logits_per_image: Tensor, false_negatives: Tensor | None = Non
     """CLIP's symmetric loss: image i belongs to text i and to no other.
 
     logits_per_image: (pairs, pairs), scaled cosine similarities. Returns a scalar.
-    false_negatives: (pairs, pairs), bool: pairs that are known to belong together as well. They are
-        left out of both softmaxes, so that nothing pushes them apart; the diagonal is no matter.
-    Source: Radford et al. 2021, figure 3.
+    false_negatives: (pairs, pairs), bool: left out of both softmaxes, so that nothing pushes these
+        apart; the diagonal stays. Source: Radford et al. 2021, figure 3, but for these.
     """
     pairs = len(logits_per_image)
     _check_matrix("logits_per_image", logits_per_image, (pairs, pairs))
@@ -56,26 +55,8 @@ def info_nce_loss(logits_per_image: Tensor, false_negatives: Tensor | None = Non
     target = torch.arange(pairs, device=logits.device)
     if false_negatives is not None:
         _check_matrix("false_negatives", false_negatives, (pairs, pairs))
-        off_diagonal = target[:, None] != target
-        logits = logits.masked_fill(false_negatives.bool() & off_diagonal, -torch.inf)
+        logits = logits.masked_fill(false_negatives & (target[:, None] != target), -torch.inf)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
-
-
-def multi_positive_info_nce_loss(logits_per_image: Tensor, positives: Tensor) -> Tensor:
-    """InfoNCE with several right answers: the mean of their losses, in both directions.
-
-    logits_per_image: (images, texts), scaled cosine similarities. Returns a scalar.
-    positives: (images, texts), bool: which belong together. An image or a text that belongs to
-        nothing counts as a loss of 0.
-    Source: the outer sum of Khosla et al. 2020 (equation 2), between images and texts.
-    """
-    _check_matrix("positives", positives, tuple(logits_per_image.shape))
-
-    def one_way(logits: Tensor, right: Tensor) -> Tensor:
-        return F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True).clamp_min(1))
-
-    logits, right = logits_per_image.float(), positives.bool().float()
-    return (one_way(logits, right) + one_way(logits.T, right.T)) / 2
 
 
 def label_similarity(image_labels: Tensor, text_labels: Tensor, kind: str = "cosine") -> Tensor:

@@ -179,8 +179,7 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
             "its positions, so its similarity is not a sum over them"
         )
     with torch.autocast(features.device.type, enabled=False):
-        # no 1 x 1 convolution, which a GPU would round (TF32): (images, dim, h, w)
-        projected = torch.einsum("ifhw,df->idhw", features.float(), weight)
+        projected = torch.einsum("ifhw,df->idhw", features.float(), weight)  # no TF32 in a product
         terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
     length = projected.mean(dim=(2, 3)).norm(dim=1).clamp_min(1e-12)  # as `F.normalize` has it
     return terms / (projected[0, 0].numel() * length[:, None, None, None])

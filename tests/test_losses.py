@@ -16,7 +16,6 @@ from medclip_helpers.losses import (
     gather_across_processes,
     info_nce_loss,
     label_similarity,
-    multi_positive_info_nce_loss,
     semantic_contrastive_loss,
     semantic_matching_loss,
 )
@@ -70,26 +69,6 @@ def test_nothing_pushes_false_negatives_apart():
     masked = torch.tensor([[False, True, False], [False] * 3, [False] * 3])
     info_nce_loss(logits, masked).backward()
     assert logits.grad[0, 1] == 0 and logits.grad[0, 2] > 0 > logits.grad[0, 0]
-
-
-def test_multi_positive_info_nce_by_hand():
-    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    positives = torch.tensor([[True, True, False], [False, True, False]])
-    first = math.log(math.exp(2) + 2) - (2 + 0) / 2  # the mean over both right answers
-    second = math.log(math.e + 2) - 1
-    columns = [math.log(math.exp(2) + 1) - 2, math.log(1 + math.e) - (0 + 1) / 2, 0]
-    expected = ((first + second) / 2 + sum(columns) / 3) / 2
-    found = multi_positive_info_nce_loss(logits, positives).item()
-    assert found == pytest.approx(expected)
-
-
-def test_multi_positive_info_nce_with_one_right_answer_each_is_info_nce():
-    logits = random(6, 6)
-    found = multi_positive_info_nce_loss(logits, torch.eye(6).bool())
-    torch.testing.assert_close(found, info_nce_loss(logits))
-    for loss in (multi_positive_info_nce_loss, info_nce_loss):
-        with pytest.raises(ValueError, match=r"has shape \(6, 5\), expected \(6, 6\)"):
-            loss(logits, torch.ones(6, 5, dtype=torch.bool))
 
 
 def test_info_nce_takes_both_directions():

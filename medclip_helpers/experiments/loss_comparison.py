@@ -41,7 +41,6 @@ from ..evaluation import accuracy_and_auroc
 from ..losses import (
     info_nce_loss,
     label_similarity,
-    multi_positive_info_nce_loss,
     semantic_matching_loss,
 )
 from ..model import MedCLIPModel
@@ -209,6 +208,25 @@ def false_negative_rate(batches: Iterable[Batch]) -> float:
         others = ~torch.eye(len(alike), dtype=torch.bool)
         rates.append(alike[others].float().mean().item())
     return float(np.mean(rates))
+
+
+def multi_positive_info_nce_loss(logits_per_image: Tensor, positives: Tensor) -> Tensor:
+    """InfoNCE with several right answers: the mean of their losses, in both directions.
+
+    logits_per_image: (images, texts), scaled cosine similarities. Returns a scalar.
+    positives: (images, texts), bool: which belong together. An image or a text that belongs to
+        nothing counts as a loss of 0.
+    Source: the outer sum of Khosla et al. 2020 (equation 2), between images and texts.
+    """
+    shape = tuple(logits_per_image.shape)
+    if positives.shape != shape:
+        raise ValueError(f"positives has shape {tuple(positives.shape)}, expected {shape}")
+
+    def one_way(logits: Tensor, right: Tensor) -> Tensor:
+        return F.cross_entropy(logits, right / right.sum(dim=1, keepdim=True).clamp_min(1))
+
+    logits, right = logits_per_image.float(), positives.bool().float()
+    return (one_way(logits, right) + one_way(logits.T, right.T)) / 2
 
 
 def contrastive_loss(logits: Tensor, batch: Batch, setting: Setting) -> Tensor:

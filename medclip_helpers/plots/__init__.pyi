@@ -1,6 +1,7 @@
 from .evaluation import plot_intervals, plot_lines, plot_reliability
 from .heat_maps import plot_confusion, plot_similarity_matrix, plot_targets
 from .similarities import (
+    FINDING_SENTENCES,
     explain_similarity,
     plot_class_scores,
     plot_explanation,
@@ -13,6 +14,7 @@ from .training import plot_embedding_map, plot_gallery, plot_training_curve
 
 __all__ = [
     "COLORS",
+    "FINDING_SENTENCES",
     "explain_similarity",
     "figure_png",
     "finding_colors",

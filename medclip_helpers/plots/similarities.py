@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..constants import FINDING_SENTENCES
 from ..radiographs import read_radiograph, to_square
 from .style import (
     COLORS,
@@ -33,6 +32,15 @@ from .style import (
 if TYPE_CHECKING:
     from ..model import MedCLIPModel
     from ..processor import MedCLIPProcessor
+
+# One plain sentence for each competition finding, to look at pictures with; none is the paper's.
+FINDING_SENTENCES: dict[str, str] = {
+    "Atelectasis": "There is atelectasis at the lung base.",
+    "Cardiomegaly": "The heart is enlarged.",
+    "Consolidation": "There is a consolidation.",
+    "Edema": "There is pulmonary edema.",
+    "Pleural Effusion": "There is a pleural effusion.",
+}
 
 
 def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> NotebookFigure:

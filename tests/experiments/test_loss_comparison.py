@@ -1,5 +1,6 @@
 """The losses in miniature: the same numbers each time, chosen and compared as it is said."""
 
+import math
 from collections import Counter
 from dataclasses import asdict
 
@@ -34,6 +35,7 @@ from medclip_helpers.experiments.loss_comparison import (
     contrastive_loss,
     false_negative_rate,
     measure,
+    multi_positive_info_nce_loss,
     train_once,
 )
 
@@ -114,13 +116,33 @@ def test_each_arm_has_the_loss_of_its_name(world):
         losses.info_nce_loss(logits),
         losses.info_nce_loss(logits),
         losses.info_nce_loss(logits, similarity > 0),
-        losses.multi_positive_info_nce_loss(logits, alike),
+        multi_positive_info_nce_loss(logits, alike),
         losses.semantic_matching_loss(logits, similarity),
         losses.semantic_matching_loss(logits, similarity, 0.3),
     ]
     found = [contrastive_loss(logits, batch, small(arm, temperature=0.3)) for arm in ARMS[:-1]]
     torch.testing.assert_close(found, expected)
     assert len({round(value.item(), 5) for value in found}) == 5
+
+
+def test_multi_positive_info_nce_by_hand():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    positives = torch.tensor([[True, True, False], [False, True, False]])
+    first = math.log(math.exp(2) + 2) - (2 + 0) / 2  # the mean over both right answers
+    second = math.log(math.e + 2) - 1
+    columns = [math.log(math.exp(2) + 1) - 2, math.log(1 + math.e) - (0 + 1) / 2, 0]
+    expected = ((first + second) / 2 + sum(columns) / 3) / 2
+    found = multi_positive_info_nce_loss(logits, positives).item()
+    assert found == pytest.approx(expected)
+
+
+def test_multi_positive_info_nce_with_one_right_answer_each_is_info_nce():
+    logits = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    found = multi_positive_info_nce_loss(logits, torch.eye(6).bool())
+    torch.testing.assert_close(found, losses.info_nce_loss(logits))
+    for loss in (multi_positive_info_nce_loss, losses.info_nce_loss):
+        with pytest.raises(ValueError, match=r"has shape \(6, 5\), expected \(6, 6\)"):
+            loss(logits, torch.ones(6, 5, dtype=torch.bool))
 
 
 @pytest.mark.slow

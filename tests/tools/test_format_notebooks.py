@@ -78,7 +78,8 @@ def test_canonical_form(messy):
     )
     assert form["metadata"] == {"tags": ["parameters"], "cellView": "form"}
     assert "".join(form["source"]) == 'seed = 3  #@param {type: "integer"}'
-    assert setup["metadata"] == {"tags": ["setup"], "cellView": "form"}
+    hidden = {"source_hidden": True}
+    assert setup["metadata"] == {"tags": ["setup"], "cellView": "form", "jupyter": hidden}
     assert "".join(setup["source"]) == fmt.setup_source(ADDRESS)
     assert (plain["outputs"], plain["execution_count"]) == ([], None)
     assert kept["metadata"] == {"tags": ["nbval-check-output", "z"]}
