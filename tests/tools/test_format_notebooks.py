@@ -38,7 +38,7 @@ def messy() -> dict:
     """A notebook as Colab leaves it behind."""
     result = {
         "output_type": "execute_result", "execution_count": 41, "metadata": {"needs": "light"},
-        "data": {"text/plain": ["1\n", "2"], "application/vnd.jupyter.widget-view+json": {}},
+        "data": {"text/plain": ["1\n", "2"], "application/json": {}},
     }  # fmt: skip
     return {
         "cells": [
@@ -209,3 +209,38 @@ def test_a_picture_is_kept_unless_it_shows_something_else():
     kept = fmt.keep_pictures(notebook(picture(151)), notebook(stored))
     assert kept == notebook(stored)
     assert fmt.keep_pictures(notebook(picture(250)), notebook(stored)) == notebook(picture(250))
+
+
+def test_a_widget_is_stored_by_its_picture_or_not_at_all():
+    png = base64.b64encode(picture_of("white", (8, 4))).decode()
+    sized = {"image/png": {"width": 4, "height": 2, "alt": "white"}, "text/plain": {}}
+    bar = {"text/plain": ["  0%|"], fmt.WIDGET: {}}
+    explorer = {"text/plain": ["VBox"], fmt.WIDGET: {}, "image/png": png}
+    outputs = [
+        {"output_type": "display_data", "metadata": sized, "data": data} for data in (bar, explorer)
+    ]
+    (stored,) = fmt._outputs(outputs)
+    assert set(stored["data"]) == {"text/plain", "image/png"}
+    assert stored["metadata"] == sized
+    assert fmt.smaller(stored["data"]["image/png"]) == stored["data"]["image/png"]  # once
+
+
+def picture_of(color: str, size: tuple[int, int]) -> bytes:
+    Image.new("RGB", size, color).save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+def test_pictures_of_two_sizes_are_two_pictures():
+    first, same, larger = (
+        base64.b64encode(picture_of("white", size)).decode() for size in ((8, 8), (8, 8), (16, 16))
+    )
+    assert fmt.look_alike(first, same) and not fmt.look_alike(first, larger)
+
+
+def test_neighbours_are_linked_under_the_title():
+    assert fmt.neighbours("00_setup.ipynb") == (
+        "<sub>next: [01_pretrained_model](01_pretrained_model.ipynb)</sub>"
+    )
+    middle = fmt.neighbours("03_semantic_loss.ipynb")
+    assert middle.startswith("<sub>before: [02_") and " · next: [04_" in middle
+    assert fmt.neighbours("somebody_elses.ipynb") == ""
