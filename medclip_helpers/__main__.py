@@ -197,7 +197,7 @@ def data(options: argparse.Namespace) -> int:
     chexpert and mimic-cxr its train images are those that they pretrained on.
     --sentences writes the labelled sentences of the reports that are not in the test, for
     pretraining. --cache 256 writes a small copy of each image and has the manifest name the copies;
-    started again, it goes on.
+    started again, it resumes.
 
     example:
       medclip data chexpert-5x200 CheXpert-v1.0-small --recipe authors --out manifest.csv
@@ -368,7 +368,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """Make the demo model from nothing, on drawings.
+    """Train the demo model from scratch, on drawings.
 
     The one that ships is never replaced.
 

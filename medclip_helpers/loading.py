@@ -99,7 +99,7 @@ def load_medclip(
             f"{checkpoint.file} is no MedCLIP checkpoint: its names are not the published ones, "
             "and there is no config.json of this package beside it"
         )
-    # Weights of one's own are copied, for they may be saved over the very file they came from.
+    # Custom weights are copied, for they may be saved over the very file they came from.
     fill_weights(model, checkpoint, assign=bool(published))
     processor = MedCLIPProcessor.from_pretrained(
         checkpoint.file.parent, whole=not published, cache_dir=cache_dir, mirror=mirror

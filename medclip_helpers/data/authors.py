@@ -2,7 +2,7 @@
 
 The steps are those of github.com/RyanWangZf/MedCLIP: examples/process_*.py at f8599d2, and for the
 balanced and the 2x200 sets playground.ipynb at c7ed9b4 and 104601a. They seed NumPy's global
-generator with 42; a generator of one's own with that seed gives the same stream.
+generator with 42; another generator with that seed gives the same stream.
 """
 
 from __future__ import annotations

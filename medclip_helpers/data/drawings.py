@@ -38,7 +38,7 @@ def draw_studies(
     derived: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Drawn chests and the reports about them as a manifest, a row a person.
+    """Drawn chests and the reports about them as a manifest, a row per person.
 
     people: their seeds, as `sample_people` gives them; a person is the same in any table.
     exclusive: the one finding that each of them has; by default a mix as in a hospital.

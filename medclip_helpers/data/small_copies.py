@@ -26,7 +26,7 @@ def cache_images(
     """The manifest over copies of `size` pixels a side: 8-bit grey PNG, padded to a square.
 
     root: the folder that all images lie in; the copies lie in `folder`, one for each size, by the
-    same names. What is there already stays, so that an interrupted call goes on where it was. An
+    same names. What is there already stays, so that an interrupted call resumes where it was. An
     image resized twice is not the image resized once: copies are for training, not for numbers that
     are compared.
 

@@ -147,7 +147,7 @@ def evaluate_classification(
         "multilabel": (images, classes) of 1, 0, -1 and NaN, of which only 1 and 0 are counted;
             (images, classes).
     class_names: of the columns; for binary (negative, positive).
-    threshold: scores above it (one for all classes, or one a class) say yes. A single column and
+    threshold: scores above it (one for all classes, or one per class) say yes. A single column and
         several labels need it for accuracy, precision, recall and F1, which are left out without
         it: no threshold is made up. (At a sigmoid's 0.5, the published choice, a scaled cosine is
         nearly always a yes.)

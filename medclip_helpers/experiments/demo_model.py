@@ -1,4 +1,4 @@
-"""Makes the demo checkpoint from nothing: `medclip train demo --out FOLDER`.
+"""Makes the demo checkpoint from scratch: `medclip train demo --out FOLDER`.
 
 A small convolutional encoder that ends in a mean over positions, a BERT of two layers, drawn chests
 and written reports of other drawn chests, joined by their labels alone. The same arguments on the

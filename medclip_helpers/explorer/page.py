@@ -305,7 +305,7 @@ class SimilarityExplorer:
         """From the controls to the page: count of texts; raises before anything has changed."""
         lines = list(dict.fromkeys(filter(None, map(str.strip, self.texts.value.splitlines()))))
         if not any(line.replace("|", "").strip() for line in lines):
-            raise ValueError("There is no text: write one a line.")
+            raise ValueError("There is no text: write one per line.")
         pairs = [split_pair(line) for line in lines] if self.score.value == PAIR else None
         if pairs:
             texts, negatives = map(list, zip(*pairs, strict=True))

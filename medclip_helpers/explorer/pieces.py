@@ -65,7 +65,7 @@ def quoted(text: str) -> str:
 def score(
     values: Sequence[float], low: float, colours: Sequence[str], names: Sequence[str], note: str
 ) -> str:
-    """Bars from zero, one an image, on an axis from `low` (-1 or 0) to 1, with their numbers.
+    """Bars from zero, one per image, on an axis from `low` (-1 or 0) to 1, with their numbers.
 
     names: of the images, one letter each, or empty. note: stands under the bars.
     """
@@ -130,7 +130,7 @@ def overlay(image: Image.Image, contributions: np.ndarray, largest: float) -> Im
 def matrix(
     values: np.ndarray, images: dict[str, Image.Image], texts: Sequence[str], label: str
 ) -> str:
-    """A table: a column an image with its name, a row a text; the best text of an image is bold.
+    """A table: a column per image with its name, a row per text; the best text of an image is bold.
 
     values: (images, texts). images: name -> picture as of `small`.
     """

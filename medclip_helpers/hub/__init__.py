@@ -1,6 +1,6 @@
 """Weight files: fetch them, check them, read them, translate their names, fill a module.
 
-Knows no class of this package. Files that it writes are whole or not there.
+Knows no class of this package. Files are written atomically.
 """
 
 import lazy_loader

@@ -64,7 +64,7 @@ def _current_address(pointer: str) -> str:
     url = f"{POINTER_URL}/{pointer}"
     address = download.read_text(url).strip()
     if not address.startswith("http") or len(address.split()) != 1:
-        raise ValueError(f"{url} holds no address but {address[:60]!r}")
+        raise ValueError(f"{url}: expected a URL, found {address[:60]!r}")
     return address
 
 
@@ -137,7 +137,7 @@ def fetch_weights(
     if any((folder / name).is_file() for name in WEIGHTS_FILES):
         return folder
     ways_on = (
-        f"Ways on: {NETWORK}; name a local folder or file with the weights, "
+        f"What you can do: {NETWORK}; name a local folder or file with the weights, "
         'load_medclip("/path/to/weights"); or use load_medclip("demo"), trained on drawings.'
     )
     file, pointer, _backbone = PUBLISHED[name]
@@ -186,7 +186,7 @@ def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = Non
     home = cache_folder(cache_dir)
     vocabulary = home / TOKENIZER_FILE
     if not vocabulary.is_file():
-        ways_on = f"Ways on: {NETWORK}; or put the vocabulary at {vocabulary}."
+        ways_on = f"What you can do: {NETWORK}; or put the vocabulary at {vocabulary}."
         addresses = _addresses(TOKENIZER_FILE, mirror, [TOKENIZER_URL])
         with _making(vocabulary, TOKENIZER_FILE, addresses, home, ways_on) as scratch:
             if scratch:

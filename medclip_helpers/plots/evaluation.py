@@ -38,7 +38,7 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
     )
     for (top, bottom), (name, given) in zip(panels.T, several.items(), strict=True):
         values = to_array(given).astype(float)
-        check_shape("probabilities", values, labels.shape, "one an image, as labels")
+        check_shape("probabilities", values, labels.shape, "one per image, as labels")
         if not ((values >= 0) & (values <= 1)).all():
             raise ValueError("probabilities are not all in [0, 1]")
         places = np.minimum((values * bins).astype(int), bins - 1)
@@ -71,7 +71,7 @@ def plot_lines(
     table, x: str, y: str, *, by: str, xlabel=None, ylabel=None,
     references: Mapping[str, float] | None = None, log: bool = False, title=None, note=None,
 ) -> Figure:  # fmt: skip
-    """`y` against `x`: a dot a row, and for each value of `by` a line through the means, named.
+    """`y` against `x`: a dot per row, and for each value of `by` a line through the means, named.
 
     table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
     log: a logarithmic x axis, with a tick at each value that there is.
@@ -109,11 +109,11 @@ def plot_intervals(
 ) -> Figure:  # fmt: skip
     """Figures with their intervals: a row each, in the order of the table, the first on top.
 
-    table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one a row.
+    table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one per row.
     published: name -> the value that was reported for it, drawn as a diamond.
     """
     values = table[["value", "low", "high"]].to_numpy(float)
-    check_shape("names", np.asarray(names), (len(values),), "one a row of the table")
+    check_shape("names", np.asarray(names), (len(values),), "one per row of the table")
     rows = Rows(names, 24, gap=0.3)
     figure = new_figure(7, max(2.4, rows.height + 1.2), note)
     axes = figure.subplots()

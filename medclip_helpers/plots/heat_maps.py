@@ -65,7 +65,7 @@ def _heat_maps(
 def plot_similarity_matrix(
     similarity, images, texts, labels=None, *, title="cosine similarity", note=None, names=()
 ) -> Figure:
-    """All images against all texts: a column an image (thumbnail on top), a row a text.
+    """All images against all texts: a column per image (thumbnail on top), a row per text.
 
     similarity: (images, texts). labels: frames the pairs that belong together: "diagonal", an
     index of a text for each image (-1 for none), or a boolean array (images, texts).

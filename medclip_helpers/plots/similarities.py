@@ -57,7 +57,7 @@ def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> N
 def plot_similarities(
     image, texts: str | Sequence[str], scores, *, title=None, xlabel="cosine similarity", note=None
 ) -> Figure:
-    """One image beside horizontal bars, one a text, best on top.
+    """One image beside horizontal bars, one per text, best on top.
 
     image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,).
     title: over the image. xlabel: what the scores are.
@@ -66,7 +66,7 @@ def plot_similarities(
     texts = [texts] if isinstance(texts, str) else list(texts)
     if not texts:
         raise ValueError("texts is empty: expected at least one text")
-    check_shape("scores", scores, (len(texts),), "one a text")
+    check_shape("scores", scores, (len(texts),), "one per text")
     order = np.argsort(-scores, kind="stable")
     rows = Rows([texts[i] for i in order])
     figure = _beside_rows(image, rows, title, xlabel, note)
@@ -109,9 +109,9 @@ def plot_class_scores(
     prompts: Mapping[str, Sequence[str]] | None = None, title=None, xlabel="cosine similarity",
     note=None,
 ) -> Figure:  # fmt: skip
-    """A classifier's scores: a row a class, a dot a prompt, a bar at the mean, best class on top.
+    """A classifier's scores: a row per class, a dot per prompt, a bar at the mean, best on top.
 
-    prompt_scores: class -> (prompts,) scores; or a DataFrame, a column a class.
+    prompt_scores: class -> (prompts,) scores; or a DataFrame, a column per class.
     prompts: class -> their wording; that of the dot farthest from the mean stands beneath each row.
     """
     if not len(prompt_scores):
@@ -187,7 +187,7 @@ def plot_explanation(
     contributions: (h, w), of the best text. mask: (h, w) bool, where its finding is known to be.
     """
     scores, contributions = to_array(scores).astype(float).reshape(-1), _cells(contributions)
-    check_shape("scores", scores, (len(texts),), "one a text")
+    check_shape("scores", scores, (len(texts),), "one per text")
     order = np.argsort(-scores, kind="stable")
     figure = new_figure(7, 5.9, note)
     (film, ranks), (map_, words) = figure.subplots(2, 2, width_ratios=[1, 1.45])

@@ -126,8 +126,8 @@ def plot_embedding_map(
     said = []
     for axes, (title, (images, texts)) in zip(panels, embeds.items(), strict=True):
         images, texts = to_array(images), to_array(texts)
-        check_shape("image_labels", image_labels, images.shape[:1], "one an image")
-        check_shape("text_labels", text_labels, texts.shape[:1], "one a text")
+        check_shape("image_labels", image_labels, images.shape[:1], "one per image")
+        check_shape("text_labels", text_labels, texts.shape[:1], "one per text")
         apart = np.linalg.norm(images.mean(0) - texts.mean(0))
         centred = images - images.mean(0), texts - texts.mean(0)
         plane = PCA(2, svd_solver="full").fit(np.concatenate(centred))

@@ -104,7 +104,7 @@ def _grey(picture: Image.Image, reading: Reading) -> Image.Image:
         return red
     if _is_coloured(picture):
         reading.notes.append(
-            "is a colour picture, not a grey radiograph: whatever a model says of it is nonsense, "
+            "is a colour picture, not a grey radiograph: what a model says of it is meaningless, "
             "however sure it sounds"
         )
     return picture.convert("L")

@@ -108,7 +108,7 @@ def read_result(path: str | Path) -> dict[str, Any]:
 
 
 def markdown_table(files: Sequence[str | Path]) -> str:
-    """Results side by side: a row a figure, a column a file, below it what each model is.
+    """Results side by side: a row per figure, a column per file, below it what each model is.
 
     files: paths of `result.json`, or their folders. Only figures of the whole are shown, not those
     of a single class; "-" where a file does not have one.

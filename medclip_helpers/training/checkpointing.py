@@ -1,7 +1,7 @@
-"""Checkpoints of a training run on disk: whole or not there.
+"""Checkpoints of a training run on disk, written atomically.
 
 A checkpoint is written into a scratch folder, brought to the disk, and renamed. It carries a list
-of its files and their sizes, so that one which lost files later (a network drive that was cut off
+of its files and their sizes, so that one which lost files later (a network drive that went away
 while it uploaded, a deletion that was interrupted) is told from a whole one as well.
 """
 

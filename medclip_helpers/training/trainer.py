@@ -1,8 +1,8 @@
 """Pretraining: `transformers.Trainer` over the model's own loss.
 
 Mixed precision, schedules, several processes and the loop itself are the Trainer's. What is here
-is the glue: a sampler that knows no state, zero-shot accuracy at every checkpoint, and checkpoints
-that are whole or not there, so that a run killed at any moment goes on as if nothing had happened.
+is the glue: a stateless sampler, zero-shot accuracy at every checkpoint, and checkpoints
+written atomically, so that a run killed at any moment resumes as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class MedCLIPTrainer(Trainer):
         last = f"the last good checkpoint is {kept[-1]}" if kept else "there is no checkpoint yet"
         return TrainingStopped(f"{what}: training stopped; {last}; {advice}")
 
-    # --- where a run goes on --------------------------------------------------------------------
+    # --- where a run resumes --------------------------------------------------------------------
 
     def _settings(self) -> dict:
         """What a number of the run depends on, as far as it can be told."""
@@ -311,7 +311,7 @@ class MedCLIPTrainer(Trainer):
     # --- what the log tells ---------------------------------------------------------------------
 
     def history(self) -> pd.DataFrame:
-        """The log as `TrainingResult.history`, a row a step."""
+        """The log as `TrainingResult.history`, a row per step."""
         table = pd.DataFrame(self.state.log_history).groupby("step", as_index=False).first()
         evaluated = [str(name) for name in table if str(name).startswith("eval_")]
         table = table[["step", "epoch", "loss", "learning_rate", "grad_norm", *evaluated]]

@@ -312,7 +312,9 @@ def test_an_address_list_without_an_address(host, monkeypatch):
     (host.folder / "medclip_vit_weight.txt").write_text("<html>\n<body>sign in first")
     monkeypatch.setattr(published, "WEIGHTS_URL", f"{host.url}/gone")
     monkeypatch.setattr(published, "POINTER_URL", host.url)
-    with pytest.raises(DownloadError, match="medclip_vit_weight.txt holds no address but '<html>"):
+    with pytest.raises(
+        DownloadError, match="medclip_vit_weight.txt: expected a URL, found '<html>"
+    ):
         fetch_weights("vit")
 
 
@@ -378,7 +380,9 @@ def test_without_network_nobody_waits_for_another_process(home, monkeypatch):
             call.result(timeout=60)
         assert connections(hole) == 2
     first, *tried, ways_on = str(caught.value).splitlines()
-    assert first == "could not download medclip-vit. Tried:" and ways_on.startswith("Ways on: ")
+    assert first == "could not download medclip-vit. Tried:" and ways_on.startswith(
+        "What you can do: "
+    )
     asked = [line.split(": ")[0].strip() for line in tried]
     assert asked == [f"{url}/{ARCHIVE}", "the address list"]
 
@@ -598,7 +602,7 @@ def test_a_damaged_record_is_said(content, host, home):
 def test_tokenizer_is_fetched_once_and_checked(host, home):
     vocabulary = host.folder / published.TOKENIZER_FILE
     vocabulary.write_text("[PAD]\n[UNK]\n")
-    with pytest.raises(DownloadError, match="2 word pieces, expected 28996\nWays on: "):
+    with pytest.raises(DownloadError, match="2 word pieces, expected 28996\nWhat you can do: "):
         load_tokenizer(mirror=host.url)
     vocabulary.write_bytes(b"\xff\xfe")
     with pytest.raises(DownloadError, match="is not a text"):

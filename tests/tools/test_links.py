@@ -138,3 +138,12 @@ def test_links_of_markdown_and_html_but_not_of_code():
         '| t |\n|-|\n| [e](four) |\n\n<p><img src="five"></p>\n\n[ref]: six\n\n    [f](no)\n'
     )
     assert targets(text) == ["one", "two", "six", "https://three.org", "four", "five"]
+
+
+def test_pages_are_short():
+    """What is longer becomes a page of its own."""
+    lines = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "docs").glob("*.md")}
+    assert max(lines.values()) < 120, lines
+    readme = (ROOT / "README.md").read_text()
+    assert len(readme.splitlines()) <= 150
+    assert [name for name in lines if f"(docs/{name})" not in readme] == []

@@ -1,4 +1,4 @@
-"""The timm backbone alone on ready tensors, in float32 whatever precision is asked for."""
+"""The timm backbone alone on preloaded tensors, in float32 whatever precision is asked for."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def variants(world: Path, device: str, small: bool, encoder: str):
 
 
 def files(world: Path, device: str, small: bool):
-    """Files to scores, the next batch read meanwhile, beside the encoder on ready tensors."""
+    """Files to scores, the next batch read meanwhile, beside the encoder on preloaded tensors."""
     model, processor = _load(world, "vit", device, small)
     count = 4 if small else 512
     paths, prompts = read_paths(world, count), read_prompts(world, 1)
