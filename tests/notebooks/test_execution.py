@@ -33,7 +33,7 @@ OTHERS = {
     "04_similarity_explorer": {"seed": 1},
     "05_pretraining": {"seed": 1, "samples": 200, "steps": 40, "augment": True},
     "06_reproduce_results": {
-        "seed": 1, "draws": 2, "test_per_class": 20, "train_images": 50, "steps": 30,
+        "seed": 1, "draws": 2, "test_per_class": 20, "train_images": 50, "steps": 10,
     },
 }  # fmt: skip
 
@@ -41,7 +41,7 @@ OTHERS = {
 SHORT = {
     "03_semantic_loss": {"steps": 20},
     "05_pretraining": {"steps": 40},
-    "06_reproduce_results": {"steps": 30},
+    "06_reproduce_results": {"steps": 10},
 }
 
 _spec = importlib.util.spec_from_file_location("fmt", ROOT / "tools" / "format_notebooks.py")
@@ -104,11 +104,20 @@ def executed(record: dict) -> dict:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_stored_outputs_are_what_a_fresh_run_gives(records, path):
-    """Text to the letter; pictures have to look alike."""
+    """Of cells that are compared, text to the letter; pictures have to look alike."""
     stored = json.loads(path.read_text(encoding="utf-8"))
     fresh = fmt.keep_pictures(executed(records[path.stem, "first"]), stored)
-    outputs = [[c.get("outputs") for c in notebook["cells"]] for notebook in (fresh, stored)]
-    assert outputs[0] == outputs[1], "run tools/format_notebooks.py --execute"
+    for new, old in zip(fresh["cells"], stored["cells"], strict=True):
+        if fmt.COMPARED in fmt.tags(old):
+            outputs = [list(map(without_alt, cell["outputs"])) for cell in (new, old)]
+            assert outputs[0] == outputs[1], "run tools/format_notebooks.py --execute"
+
+
+def without_alt(output: dict) -> dict:
+    """What another version of torch may change in the second digit is in no comparison."""
+    metadata = output.get("metadata", {}).get("image/png", {})
+    sized = {name: value for name, value in metadata.items() if name != "alt"}
+    return output | {"metadata": sized}
 
 
 def test_nothing_is_written_beside_the_output_folders(records, folder):
