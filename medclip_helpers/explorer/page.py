@@ -41,7 +41,7 @@ from .inputs import (
 )
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from ..plots import NotebookFigure
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class SimilarityExplorer:
         self._timer: asyncio.TimerHandle | None = None
         self._listening = True
         self.table: pd.DataFrame | None = None
-        self._drawn: Figure | None = None
+        self._drawn: NotebookFigure | None = None
         self._shown: tuple[list[str], list[str], list[str], np.ndarray, str] | None = None
         self._pictured: tuple[list[str], str | None] | None = None
         self._rows: list[tuple[widgets.Button, widgets.HTML]] = []
@@ -180,21 +180,21 @@ class SimilarityExplorer:
             one = torch.ones(1, 1, device=self.model.device)
             return 1 / self.model.compute_logits(one, one).item()
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
+    def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """The live page; beside it the picture, for readers without a kernel (as on GitHub)."""
         if self._timer is not None:
             self.refresh()
-        figure = self.figure
-        still = base64.b64encode(plots.figure_png(figure)).decode() if figure else ""
-        return {
+        still, shown = self.figure._repr_png_() if self.figure else (b"", {})
+        bundle = {
             "text/plain": f"SimilarityExplorer of {len(self._images)} images, {self.view.value}",
-            "image/png": still,
+            "image/png": base64.b64encode(still).decode(),
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
                 "model_id": self.page.model_id,
             },
         }
+        return bundle, {"image/png": shown}
 
     # --- events -------------------------------------------------------------------------------
 
@@ -460,7 +460,7 @@ class SimilarityExplorer:
         return unknown_words(tokenizer, text) if hasattr(tokenizer, "tokenize") else []
 
     @property
-    def figure(self) -> Figure | None:
+    def figure(self) -> NotebookFigure | None:
         """What is shown, as a figure of `plots`; None before the first result."""
         if self._drawn is None and self._shown is not None:
             self._drawn = self._draw(*self._shown)
@@ -501,7 +501,7 @@ class SimilarityExplorer:
             return expit(difference), f"preference for the text before the bar, {at}"
         return softmax(cosine / temperature, axis=1), f"softmax over {count} texts, {at}"
 
-    def _draw(self, names, texts, labels, values, label) -> Figure:
+    def _draw(self, names, texts, labels, values, label) -> NotebookFigure:
         images = [self._images[name].image for name in names]
         if len(names) > 1 or self.view.value == MATRIX:
             return plots.plot_similarity_matrix(

@@ -9,12 +9,13 @@ from .similarities import (
     plot_similarity_map,
     visualize_image_text_similarity,
 )
-from .style import COLORS, figure_png, finding_colors, new_figure, tidy
+from .style import COLORS, NotebookFigure, figure_png, finding_colors, new_figure, tidy
 from .training import plot_embedding_map, plot_gallery, plot_training_curve
 
 __all__ = [
     "COLORS",
     "FINDING_SENTENCES",
+    "NotebookFigure",
     "explain_similarity",
     "figure_png",
     "finding_colors",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from .style import (
     COLORS,
     OTHER,
     REFERENCE,
+    NotebookFigure,
     Rows,
     check_shape,
     label_lines,
@@ -21,7 +21,9 @@ from .style import (
 )
 
 
-def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=None) -> Figure:
+def plot_reliability(
+    labels, probabilities, *, bins: int = 10, title=None, note=None
+) -> NotebookFigure:
     """Share of positives against mean predicted probability, with the number of images below.
 
     labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side.
@@ -70,7 +72,7 @@ def plot_reliability(labels, probabilities, *, bins: int = 10, title=None, note=
 def plot_lines(
     table, x: str, y: str, *, by: str, xlabel=None, ylabel=None,
     references: Mapping[str, float] | None = None, log: bool = False, title=None, note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """`y` against `x`: a dot per row, and for each value of `by` a line through the means, named.
 
     table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
@@ -106,7 +108,7 @@ def plot_lines(
 def plot_intervals(
     table, names: Sequence[str], *, published: Mapping | None = None,
     chance: float | None = None, title=None, xlabel="accuracy", note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """Figures with their intervals: a row each, in the order of the table, the first on top.
 
     table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one per row.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ..radiographs import to_square
@@ -64,7 +63,7 @@ def _heat_maps(
 
 def plot_similarity_matrix(
     similarity, images, texts, labels=None, *, title="cosine similarity", note=None, names=()
-) -> Figure:
+) -> NotebookFigure:
     """All images against all texts: a column per image (thumbnail on top), a row per text.
 
     similarity: (images, texts). labels: frames the pairs that belong together: "diagonal", an
@@ -126,7 +125,7 @@ def plot_targets(
     *,
     framed=None,
     note=None,
-) -> Figure:
+) -> NotebookFigure:
     """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
@@ -151,7 +150,7 @@ def plot_targets(
     return figure
 
 
-def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None) -> Figure:
+def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None) -> NotebookFigure:
     """Counts of true class (rows) against predicted class (columns), coloured by share of the row.
 
     matrix: (classes, classes) counts.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ..radiographs import read_radiograph, to_square
 from .style import (
@@ -56,7 +55,7 @@ def _beside_rows(image, rows: Rows, title, xlabel, note, *, top: float = 0) -> N
 
 def plot_similarities(
     image, texts: str | Sequence[str], scores, *, title=None, xlabel="cosine similarity", note=None
-) -> Figure:
+) -> NotebookFigure:
     """One image beside horizontal bars, one per text, best on top.
 
     image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,).
@@ -87,7 +86,7 @@ def visualize_image_text_similarity(
     image_path,
     texts: Sequence[str],
     note: str | None = None,
-) -> Figure:
+) -> NotebookFigure:
     """Cosine similarity of one radiograph with each text, as `plot_similarities` draws it.
 
     image_path: what `read_radiograph` takes: path, PIL image or array.
@@ -108,7 +107,7 @@ def plot_class_scores(
     image, prompt_scores: Mapping[str, Sequence[float]], *,
     prompts: Mapping[str, Sequence[str]] | None = None, title=None, xlabel="cosine similarity",
     note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """A classifier's scores: a row per class, a dot per prompt, a bar at the mean, best on top.
 
     prompt_scores: class -> (prompts,) scores; or a DataFrame, a column per class.
@@ -145,7 +144,7 @@ def plot_class_scores(
     return figure
 
 
-def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None) -> Figure:
+def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None) -> NotebookFigure:
     """What each position adds to the cosine between an image and a text, over the radiograph.
 
     image: the radiograph; one that is not square is shown as the processor pads it, on black.

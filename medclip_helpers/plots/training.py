@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from .style import (
     COLORS,
     REFERENCE,
+    NotebookFigure,
     check_shape,
     finding_colors,
     new_figure,
@@ -26,7 +26,7 @@ from .style import (
 def plot_gallery(
     images, titles: Sequence[str] | None = None, *, columns: int = 5, masks=None, title=None,
     note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """A contact sheet: images in rows of `columns`, each under its title.
 
     masks: for each square image (h, w) bool or None, where a finding is known to be; outlined.
@@ -61,7 +61,7 @@ def plot_gallery(
 def plot_training_curve(
     history, *, metrics: Sequence[str] = ("zero_shot_accuracy",),
     marks: Mapping[float, str] | None = None, chance: float | None = None, title=None, note=None,
-) -> Figure:  # fmt: skip
+) -> NotebookFigure:  # fmt: skip
     """Loss over steps, and below it each of `metrics` that the history holds.
 
     history: DataFrame or list of dicts with "step", "loss" and perhaps metrics; gaps are skipped.
@@ -107,7 +107,7 @@ def plot_training_curve(
 
 def plot_embedding_map(
     embeds: Mapping[str, tuple], image_labels, text_labels, *, note=None
-) -> Figure:
+) -> NotebookFigure:
     """Embeddings of images and texts, each centred on its own mean, in their principal plane.
 
     embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), a panel each; images

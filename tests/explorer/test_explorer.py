@@ -583,8 +583,9 @@ def test_the_upload_button_is_connected(explorer):
 
 
 def test_live_page_and_plain_picture_are_shown_together(explorer):
-    bundle = explorer._repr_mimebundle_()
+    bundle, metadata = explorer._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == figure_png(explorer.figure)
+    assert metadata["image/png"]["width"] == 700 and metadata["image/png"]["alt"]
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.page.model_id
 

@@ -71,6 +71,8 @@ def records(folder) -> dict[tuple[str, str], dict]:
         second = json.loads(json.dumps(OTHERS[path.stem]).replace(IMAGES, str(images)))
         asked[path.stem, "first"] = path, defaults(path)
         asked[path.stem, "second"] = path, defaults(path) | second
+    tour = ROOT / "notebooks" / fmt.TOUR
+    asked[tour.stem, "first"] = tour, defaults(tour) | {"steps": 20}
     work = folder / "work"
     work.mkdir()
     runs = plan(asked.values(), folder / "out", cwd=work)
@@ -87,6 +89,14 @@ def test_runs(records, name, which):
     assert record["metrics"]
     written = {path.suffix for path in Path(record["folder"]).iterdir()}
     assert {".ipynb", ".json"} <= written
+
+
+def test_the_tour_in_one_file_runs(records):
+    record = records["medclip_colab", "first"]
+    assert record["status"] == "ok", record["error"]
+    live = [stem for stem in fmt.tour.SECTIONS if stem not in fmt.tour.COMMENTED]
+    found = {path.parent.name for path in Path(record["folder"]).glob("*/result.json")}
+    assert found == set(live)
 
 
 @pytest.mark.parametrize("name", NAMES)
