@@ -31,19 +31,28 @@ FILE = ROOT / "medclip_helpers" / "experiments" / "loss_comparison.csv"
 
 def complete(
     results: pd.DataFrame, world: World, settings: list[Setting], split: str, options
-) -> pd.DataFrame:
-    """`results` with a row for each of `settings`; what is missing is run, some at a time."""
-    wanted = dict.fromkeys(settings)  # one setting may be part of two comparisons
-    rows = results[results["split"] == split] if len(results) else results
-    done = {Setting(**{name: row[name] for name in FIELDS}) for row in rows.to_dict("records")}
-    todo = [setting for setting in wanted if setting not in done]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`results` with what was missing of `settings`, run some at a time; and the rows of `settings`
+    alone, in their order.
+    """
+    wanted = list(dict.fromkeys(settings))  # one setting may be part of two comparisons
+    rows = settings_of(results, split)
+    todo = [setting for setting in wanted if setting not in rows]
     print(f"{split}: {len(wanted) - len(todo)} of {len(wanted)} runs are there", flush=True)
     for start in range(0, len(todo), options.at_once):
         found = run_settings(world, todo[start : start + options.at_once], split, options.processes)
         found = found.assign(date=time.strftime("%Y-%m-%d"), drawings=world.fingerprint())
         results = pd.concat([results, found.round(6)], ignore_index=True)
         results.to_csv(options.file, index=False)
-    return results
+    rows = settings_of(results, split)
+    return results, results.loc[[rows[setting] for setting in wanted]]
+
+
+def settings_of(results: pd.DataFrame, split: str) -> dict[Setting, int]:
+    """Setting -> its row's label, of the runs on a split."""
+    rows = results[results["split"] == split] if len(results) else results
+    settings = (Setting(**row) for row in rows.reindex(columns=FIELDS).to_dict("records"))
+    return dict(zip(settings, rows.index, strict=True))
 
 
 def main() -> None:
@@ -58,10 +67,10 @@ def main() -> None:
     results = pd.read_csv(options.file) if options.file.exists() else pd.DataFrame()
     if len(results):
         results = results[results["drawings"] == world.fingerprint()]
-    results = complete(results, world, tuning_settings(), "validation", options)
-    results = complete(results, world, comparison_settings(results), "test", options)
-    results.to_csv(options.file, index=False)
-    print(f"{len(results)} runs in {options.file}")
+    results, tried = complete(results, world, tuning_settings(), "validation", options)
+    _, tested = complete(results, world, comparison_settings(tried), "test", options)
+    pd.concat([tried, tested]).to_csv(options.file, index=False)  # and nothing of earlier plans
+    print(f"{len(tried) + len(tested)} runs in {options.file}")
 
 
 if __name__ == "__main__":

@@ -73,8 +73,8 @@ ARMS = (
     "supervision",
 )
 TUNING_SEEDS, SEEDS = (100, 101), range(5)
-RATES = (5e-4, 1e-3, 2e-3, 4e-3)  # the four choices of an arm, and of the tuned one:
-RATES_AND_TEMPERATURES = tuple(product((1e-3, 2e-3), (0.1, 0.3)))
+RATES = (1e-3, 2e-3, 4e-3, 8e-3)  # the four choices of an arm, and of the tuned one:
+RATES_AND_TEMPERATURES = tuple(product((2e-3, 4e-3), (0.1, 0.3)))
 SIZES, NOISE, ALIKE = (64, 250, 1000), (0.1, 0.2), (0.25, 0.5, 0.75)
 
 

@@ -190,16 +190,16 @@ def test_each_arm_is_tuned_on_as_many_candidates_and_by_validation_alone():
     # the test says the opposite, and is not asked
     tested = rows_of(candidates, "test", lambda s: 9 - s.learning_rate)
     both = pd.concat([tested, valid])
-    assert tuned(both, "InfoNCE").learning_rate == 4e-3
+    assert tuned(both, "InfoNCE").learning_rate == 8e-3
     chosen = tuned(both, SEMANTIC_ARM, seed=3, shuffled=0.1)
-    assert (chosen.learning_rate, chosen.temperature) == (2e-3, 0.3)
+    assert (chosen.learning_rate, chosen.temperature) == (4e-3, 0.3)
     assert (chosen.seed, chosen.shuffled) == (3, 0.1)
     with pytest.raises(ValueError, match="no run of 'supervision' on validation"):
         tuned(tested, "supervision")
     settings = comparison_settings(both)
     assert {s.seed for s in settings} == set(SEEDS)
     assert {(s.learning_rate, s.temperature) for s in settings if s.arm == SEMANTIC_ARM} == {
-        (2e-3, 0.3)
+        (4e-3, 0.3)
     }  # chosen once, kept for all
 
 
