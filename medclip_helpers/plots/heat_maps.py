@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 
 from ..radiographs import to_square
 from .style import (
+    COLORS,
     FOR_AND_AGAINST,
     NotebookFigure,
     check_shape,
@@ -22,24 +23,26 @@ from .style import (
 
 def _heat_maps(
     matrices: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
-    cell: float, top: float = 0, texts=None, low=0.0, high=1.0, label=None, note=None,
+    cell: float, top: float = 0, left: int = 0, texts=None, low=0.0, high=1.0, label=None,
+    note=None,
 ) -> NotebookFigure:  # fmt: skip
     """Matrices of one shape side by side, under their titles, on one scale from `low` to `high`.
 
     matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
-    kept free above. texts: (rows, columns) to write in cells instead of their numbers, of which
-    zeros are left out. A scale from below zero has its white at zero.
+    kept free above; left: columns kept free in the first. texts: (rows, columns) to write in cells
+    instead of their numbers, of which zeros are left out. A scale from below zero has its white at zero.
     """
     colors = FOR_AND_AGAINST if low < 0 else "Blues"
     rows, columns = next(iter(matrices.values())).shape
     lines = max(1, int((cell - 0.04) / 0.15))  # of a row's name that its cell is high enough for
     letters = 32 if lines > 2 else 44
     # Inches that names take, about; the compressed layout measures them and shares out the rest.
-    left = 0.075 * min(letters, max(len(str(name)) for name in row_names))
+    names = 0.075 * min(letters, max(len(str(name)) for name in row_names))
     foot = 0.073 * min(22, max((len(str(name)) for name in column_names), default=0))
-    width = max(4, left + len(matrices) * (cell * columns + 0.3) + 0.9)
+    width = max(4, names + len(matrices) * (cell * columns + 0.3) + cell * left + 0.9)
     figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
-    panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False)[0]
+    shares = [columns + left, *[columns] * (len(matrices) - 1)]
+    panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False, width_ratios=shares)[0]
     for panel, (title, values) in zip(panels, matrices.items(), strict=True):
         mesh = panel.imshow(values, cmap=colors, vmin=low, vmax=high)
         if cell > 0.4:
@@ -53,7 +56,7 @@ def _heat_maps(
         ticks = [wrap(name, 22, 2) for name in column_names]
         panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
         panel.tick_params(length=0)
-        title = wrap(title, max(12, int(8 * (width - left) / len(matrices))))
+        title = wrap(title, max(12, int(8 * (width - names) / len(matrices))))
         panel.set_title(title, fontsize=10, loc="left", parse_math=False)
     ticks = [wrap(name, letters, lines) for name in row_names]
     panels[0].set_yticks(range(rows), ticks, fontsize=9, parse_math=False)
@@ -80,10 +83,8 @@ def plot_similarity_matrix(
     )  # fmt: skip
     axes = figure.axes[0]
     for column, image in enumerate(images):
-        extent = (column - 0.46, column + 0.46, -0.56, -1.48)
-        square = to_square(to_radiograph(image, 128))
-        axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
-    _frame(axes, _pairs(labels, similarity.shape))
+        _thumbnail(axes, image, (column - 0.46, column + 0.46, -0.56, -1.48))
+    _frame(axes, _pairs(labels, similarity.shape), "black")
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
     axes.spines[:].set_visible(False)
     columns = names or [f"image {i + 1}" for i in range(len(images))]
@@ -94,11 +95,16 @@ def plot_similarity_matrix(
     return figure
 
 
-def _frame(axes, cells) -> None:
+def _thumbnail(axes, image, extent: tuple[float, float, float, float]) -> None:
+    square = to_square(to_radiograph(image, 128))
+    axes.imshow(square, cmap="gray", vmin=0, vmax=255, extent=extent)
+
+
+def _frame(axes, cells, color: str) -> None:
     """Frames around cells, (column, row) each."""
     for x, y in cells:
         axes.add_patch(
-            Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec="black", lw=2, clip_on=False)
+            Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, ec=color, lw=2, clip_on=False)
         )
 
 
@@ -123,13 +129,14 @@ def plot_targets(
     row_labels: Sequence[str],
     column_labels: Sequence[str],
     *,
+    images=(),
     framed=None,
     note=None,
 ) -> NotebookFigure:
     """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
-    framed: (rows, columns) bool, the cells to frame in each.
+    images: one for each row, to stand beside it. framed: (rows, columns) bool, the cells to frame.
     """
     matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
     for title, values in matrices.items():
@@ -139,13 +146,20 @@ def plot_targets(
     high = max(1, *(values.max() for values in matrices.values()))
     figure = _heat_maps(
         matrices, row_labels, column_labels, cell=min(0.62, max(0.3, 4 / len(column_labels))),
-        low=-high if low < 0 else 0.0, high=high, note=note,
+        low=-high if low < 0 else 0.0, high=high, left=int(len(images) > 0), note=note,
     )  # fmt: skip
+    if len(images):
+        check_shape("images", np.arange(len(images)), (len(row_labels),), "one per row")
+        axes = figure.axes[0]
+        for row, image in enumerate(images):
+            _thumbnail(axes, image, (-1.48, -0.56, row + 0.46, row - 0.46))
+        axes.set(xlim=(-1.55, len(column_labels) - 0.5), ylim=(len(row_labels) - 0.5, -0.5))
+        axes.spines[:].set_visible(False)
     if framed is not None:
         shape = (len(row_labels), len(column_labels))
         check_shape("framed", to_array(framed), shape, "rows, columns")
         for axes in figure.axes[: len(matrices)]:
-            _frame(axes, [(x, y) for y, x in np.argwhere(to_array(framed))])
+            _frame(axes, [(x, y) for y, x in np.argwhere(to_array(framed))], COLORS[1])
     figure.alt = f"{len(row_labels)} by {len(column_labels)} matrices: {'; '.join(matrices)}"
     return figure
 

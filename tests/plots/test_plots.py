@@ -82,6 +82,9 @@ def figures() -> dict[str, Figure]:
             "n", "score", by="arm", references={"chance": 0.2}, note=NOTE,
         ),
         "targets": plots.plot_targets(targets, TEXTS, FINDINGS, note=NOTE),
+        "targets with images": plots.plot_targets(
+            targets, TEXTS, FINDINGS, images=[IMAGE] * 5, framed=np.eye(5) > 0, note=NOTE
+        ),
         "small targets": plots.plot_targets(
             dict.fromkeys(["cosine, 1 (paper)", "dot, 1 (published)"], np.eye(2)),
             ["a", "b"], ["c", "d"], note=NOTE,
