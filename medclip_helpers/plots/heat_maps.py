@@ -30,7 +30,7 @@ def _heat_maps(
 
     matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
     kept free above; left: columns kept free in the first. texts: (rows, columns) to write in cells
-    instead of their numbers, of which zeros are left out. A scale from below zero has its white at zero.
+    instead of their numbers, of which zeros are left out. A scale from below zero is white at zero.
     """
     colors = FOR_AND_AGAINST if low < 0 else "Blues"
     rows, columns = next(iter(matrices.values())).shape
