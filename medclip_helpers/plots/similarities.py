@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..demo import Phantom
 from ..radiographs import read_radiograph, to_square
 from .style import (
     COLORS,
@@ -244,8 +245,10 @@ def explain_similarity(
     """
     from ..similarity import encode_texts, similarity_map  # loads torch, the other plots do not
 
-    masks = getattr(image, "masks", {})
-    radiograph = read_radiograph(getattr(image, "image", image) if masks else image)
+    drawn, masks = image, {}
+    if isinstance(image, Phantom):
+        drawn, masks = image.image, image.masks
+    radiograph = read_radiograph(drawn)
     texts = [*FINDING_SENTENCES.values()] if texts is None else list(texts)
     maps = similarity_map(
         model, processor(images=radiograph)["pixel_values"], encode_texts(model, processor, texts)

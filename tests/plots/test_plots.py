@@ -17,6 +17,7 @@ from PIL import Image
 
 from medclip_helpers import plots
 from medclip_helpers.plots import figure_png
+from medclip_helpers.plots.style import number
 
 NOTE = "Demo model, trained on drawings: not a clinical result."
 IMAGE = np.arange(64 * 48, dtype=np.uint8).reshape(64, 48)
@@ -481,3 +482,25 @@ def test_the_documents_chart_end_to_end():
     assert [t.get_text() for t in figure.axes[1].texts] == ["0.80", "0.60"]
     assert figure._supxlabel.get_text() == NOTE
     assert model.training, "the model is left as it was"
+
+
+def test_an_explanation_is_what_the_model_scores():
+    pytest.importorskip("torch")
+    from medclip_helpers import explain_similarity, load_medclip
+    from medclip_helpers.demo import draw_phantom
+    from medclip_helpers.similarity import encode_images, encode_texts
+
+    model, processor = load_medclip("demo", "cpu")
+    phantom = draw_phantom(3, {"Pleural Effusion": 0.8})
+    texts = ["large pleural effusion", "clear lungs"]
+    figure = explain_similarity(model, processor, phantom, texts)
+    image = encode_images(model, processor, [phantom.image], progress=False)
+    cosines = (image @ encode_texts(model, processor, texts).T)[0].tolist()
+    ranking = "; ".join(f"{t} {number(c)}" for t, c in zip(texts, cosines, strict=True))
+    assert ranking in figure.alt and "Dashed" in figure.alt
+    assert model.note in [t.get_text() for t in figure.findobj(Text)]
+    outlines = [axes for axes in figure.axes if axes.collections and axes.images]
+    assert len(outlines) == 1  # over the map, and not over the plain radiograph
+    plain = explain_similarity(model, processor, phantom.image)
+    assert "Dashed" not in plain.alt and plain.alt.count(";") == 4  # a sentence for each finding
+    assert "Dashed" not in explain_similarity(model, processor, draw_phantom(1)).alt
