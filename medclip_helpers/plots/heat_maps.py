@@ -47,7 +47,7 @@ def _heat_maps(
         mesh = panel.imshow(values, cmap=colors, vmin=low, vmax=high)
         if cell > 0.4:
             for (row, column), value in np.ndenumerate(values):
-                if texts is None and value == 0:
+                if texts is None and abs(value) < 0.005:
                     continue
                 text = number(value) if texts is None else texts[row, column]
                 deep = mesh.norm(value) > 0.62 if low >= 0 else mesh.norm(value) < 0.15
@@ -143,9 +143,10 @@ def plot_targets(
         shape = (len(row_labels), len(column_labels))
         check_shape(f"targets[{title!r}]", values, shape, "rows, columns")
     low = min(0, *(values.min() for values in matrices.values()))
+    cell = min(0.62, max(0.28, 7.5 / (len(column_labels) * len(matrices))))
     high = max(1, *(values.max() for values in matrices.values()))
     figure = _heat_maps(
-        matrices, row_labels, column_labels, cell=min(0.62, max(0.3, 4 / len(column_labels))),
+        matrices, row_labels, column_labels, cell=cell,
         low=-high if low < 0 else 0.0, high=high, left=int(len(images) > 0), note=note,
     )  # fmt: skip
     if len(images):
