@@ -77,7 +77,7 @@ def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
     """The pictures in an executed notebook, in their order.
 
     Said of a picture are the heading above it and `note`, what the model is; instead of it,
-    `summary`, what the notebook found, too; its own alternative text where it brings one.
+    `summary`, what the notebook found, too, or its own alternative text where it brings one.
     """
     found = []
     heading = ""
@@ -88,7 +88,7 @@ def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
                 own = output.get("metadata", {}).get("image/png", {}).get("alt")
-                caption = own or _sentences(heading, note) or summary or executed.stem
+                caption = _sentences(heading, note) or summary or executed.stem
                 alt = own or _sentences(heading, summary, note) or caption
                 found.append(Figure("".join(png).replace("\n", ""), caption, alt))
     return found
