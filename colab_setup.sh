@@ -226,7 +226,7 @@ if [ "$action" = setup ]; then
 elif [ "$action" = run ]; then
     # The quickest first; a notebook given twice runs once
     exec "${newest:-$python}" -m medclip_helpers run \
-        notebooks/{00,01,02,04,03}_*.ipynb notebooks/[0-9]*.ipynb --output runs
+        notebooks/{00,01,02,04,03,06}_*.ipynb notebooks/[0-9]*.ipynb --output runs
 else
     results=() failed=0
     part() { # title, command

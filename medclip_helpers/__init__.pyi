@@ -1,5 +1,5 @@
-from . import demo
 from .classifier import PromptClassifier, classify_images
+from .demo import draw_phantom
 from .explorer import SimilarityExplorer
 from .loading import load_medclip
 from .losses import (
@@ -40,7 +40,7 @@ __all__ = [
     "SimilarityExplorer",
     "SuperviseClassifier",
     "classify_images",
-    "demo",
+    "draw_phantom",
     "explain_similarity",
     "find_radiographs",
     "info_nce_loss",
