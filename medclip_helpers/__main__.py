@@ -62,13 +62,12 @@ def classify(options: argparse.Namespace) -> int:
 
 def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scans", nargs="+", help="files, folders, patterns")
-    parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
+    _model_arguments(parser)
     parser.add_argument("--prompts", default="chexpert", help="chexpert, covid, rsna or a file")
     parser.add_argument("--out", type=Path, default=Path("scores.csv"), help="default: scores.csv")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--ensemble", action="store_true", help="mean over prompts (default)")
     how.add_argument("--maximum", action="store_true", help="maximum over prompts, as published")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
     text = "auto (default: the fastest of the device), float32 (the reference), bfloat16, float16"
     parser.add_argument("--precision", default="auto", help=text)
     text = "torch (default), openvino, or auto: the faster one, measured first"
@@ -102,11 +101,10 @@ def explain(options: argparse.Namespace) -> int:
 
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", nargs="?", help="PNG, JPEG or DICOM file")
-    parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
+    _model_arguments(parser)
     parser.add_argument("--text", action="append", help="a sentence; say it for each")
     parser.add_argument("--out", type=Path, default=Path("explained.png"),
                         help="default: explained.png")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -130,7 +128,7 @@ def check(options: argparse.Namespace) -> int:
     return int((table["verdict"] == "wrong").any())
 
 
-def _check_arguments(parser: argparse.ArgumentParser) -> None:
+def _model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="vit", help="vit (default), resnet, demo or a folder")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, ...")
 
@@ -412,7 +410,7 @@ def _count(text: str) -> int:
 
 
 VERBS = {
-    "check": (check, _check_arguments),
+    "check": (check, _model_arguments),
     "classify": (classify, _classify_arguments),
     "data": (data, _data_arguments),
     "explain": (explain, _explain_arguments),

@@ -218,22 +218,10 @@ def _outputs(outputs: list[dict]) -> list[dict]:
             data = {m: _joined(output["data"][m]) for m in MIME_TYPES if m in output["data"]}
             metadata = {m: output["metadata"][m] for m in data if m in output.get("metadata", {})}
             if "image/png" in data:
-                data["image/png"] = smaller(data["image/png"])
+                data["image/png"] = tour.smaller(data["image/png"])
             if data:
                 kept.append({"output_type": kind, "data": data, "metadata": metadata})
     return kept
-
-
-def smaller(picture: str) -> str:
-    """A PNG, base64 text, in 256 colours, of which no eye sees that there were more."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(base64.b64decode(picture))) as drawn:
-        if drawn.mode == "P":
-            return picture.strip()
-        few = drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
-    few.save(buffer := io.BytesIO(), "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _number(cell: dict, count: int) -> None:

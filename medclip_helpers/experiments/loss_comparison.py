@@ -290,7 +290,7 @@ def measure(
 def run_settings(
     world: World, settings: Sequence[Setting], split: str = "test", processes: int = -1
 ) -> pd.DataFrame:
-    """One row a setting: `split`, its fields, what `measure` finds, and `false_negatives`, the
+    """One row per setting: `split`, its fields, what `measure` finds, and `false_negatives`, the
     share of the negatives that are none.
 
     processes: runs at a time, each on one thread; -1 takes all cores. Results do not depend on it.

@@ -28,12 +28,14 @@ def plot_reliability(
 
     labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side.
     bins: of equal width; each with its 95 % interval (Wilson's).
-    Raises ValueError for a probability outside [0, 1].
+    Raises ValueError for a probability outside [0, 1] and for another label.
     """
     from scipy.stats import binomtest
 
     several = probabilities if isinstance(probabilities, Mapping) else {title or "": probabilities}
     labels = to_array(labels).astype(float)
+    if not np.isin(labels, [0, 1]).all():
+        raise ValueError("labels are not all 0 or 1")
     figure = new_figure(max(4.5, 3.5 * len(several)), 4.4, note)
     panels = figure.subplots(
         2, len(several), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False
@@ -45,15 +47,13 @@ def plot_reliability(
             raise ValueError("probabilities are not all in [0, 1]")
         places = np.minimum((values * bins).astype(int), bins - 1)
         top.plot([0, 1], [0, 1], color=REFERENCE, linestyle=":", label="perfectly calibrated")
+        means = []
         for k in np.unique(places):
             here = places == k
-            ends = binomtest(int(labels[here].sum()), int(here.sum())).proportion_ci(
-                method="wilson"
-            )
-            top.plot([values[here].mean()] * 2, ends, color=COLORS[0], linewidth=1)
-        means = [
-            (values[places == k].mean(), labels[places == k].mean()) for k in np.unique(places)
-        ]
+            positives, images = int(labels[here].sum()), int(here.sum())
+            means.append((values[here].mean(), positives / images))
+            ends = binomtest(positives, images).proportion_ci(method="wilson")
+            top.plot([means[-1][0]] * 2, ends, color=COLORS[0], linewidth=1)
         top.plot(*zip(*means, strict=True), color=COLORS[0], marker="o", label="observed, 95 %")
         top.set(ylim=(-0.03, 1.03))
         top.set_title(name, fontsize=10, parse_math=False)
@@ -64,8 +64,8 @@ def plot_reliability(
     panels[0, 0].set_ylabel("share of positives")
     panels[1, 0].set_ylabel("images")
     panels[0, 0].legend(fontsize=9, frameon=False, loc="upper left")
-    means = [to_array(given).mean() for given in several.values()]
-    figure.alt = f"{labels.mean():.0%} are positive; mean probabilities: {listed(several, means)}"
+    average = [to_array(given).mean() for given in several.values()]
+    figure.alt = f"{labels.mean():.0%} are positive; mean probabilities: {listed(several, average)}"
     return figure
 
 

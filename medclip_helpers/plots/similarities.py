@@ -187,6 +187,8 @@ def plot_explanation(
     contributions: (h, w), of the best text. mask: (h, w) bool, where its finding is known to be.
     """
     scores, contributions = to_array(scores).astype(float).reshape(-1), _cells(contributions)
+    if not texts:
+        raise ValueError("texts is empty: expected at least one text")
     check_shape("scores", scores, (len(texts),), "one per text")
     order = np.argsort(-scores, kind="stable")
     figure = new_figure(7, 5.9, note)
@@ -197,16 +199,14 @@ def plot_explanation(
         axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
     ranks.set_title("… is compared with sentences …", fontsize=12, loc="left", fontweight="bold")
     best = texts[order[0]]
-    for place, i in enumerate(order):
-        first = place == 0
-        color = COLORS[0] if first else OTHER
-        [bar] = ranks.barh(place, scores[i], height=0.3, color=color)
-        ink, weight = (COLORS[0], "bold") if first else ("0.25", "normal")
+    colors = [COLORS[0]] + [OTHER] * (len(texts) - 1)
+    bars = ranks.barh(range(len(texts)), scores[order], height=0.3, color=colors)
+    labels = ranks.bar_label(bars, fmt=number, padding=4, fontsize=11)
+    for place, (i, label) in enumerate(zip(order, labels, strict=True)):
+        ink, weight = ("0.25", "normal") if place else (COLORS[0], "bold")
+        label.set_color(ink)
         ranks.text(0, place - 0.24, wrap(texts[i], 40, 1), fontsize=11.5, color=ink,
                    fontweight=weight, va="bottom", parse_math=False)  # fmt: skip
-        ranks.bar_label(
-            ranks.containers[-1], [number(scores[i])], padding=4, fontsize=11, color=ink
-        )
     ranks.set(ylim=(len(texts) - 0.6, -0.75), xlim=(min(0, scores.min() * 1.25), None))
     ranks.margins(x=0.2)
     ranks.axvline(0, color="0.5", linewidth=0.8)

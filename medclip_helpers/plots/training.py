@@ -36,6 +36,9 @@ def plot_gallery(
     titles = [""] * len(images) if titles is None else titles
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected as many")
+    masks = [None] * len(images) if masks is None else masks
+    if len(masks) != len(images):
+        raise ValueError(f"{len(masks)} masks for {len(images)} images: expected as many")
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     side = 7 / columns if columns > 3 else 1.9
@@ -45,7 +48,6 @@ def plot_gallery(
         side * columns, (side + 0.1 + 0.15 * lines) * rows + (0.3 if title else 0), note
     )
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    masks = [None] * len(images) if masks is None else masks
     for panel, image, name, mask in zip(panels, images, titles, masks, strict=False):
         show_image(panel, image, name, letters=letters, fontsize=9)
         if mask is not None:

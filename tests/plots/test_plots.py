@@ -504,3 +504,12 @@ def test_an_explanation_is_what_the_model_scores():
     plain = explain_similarity(model, processor, phantom.image)
     assert "Dashed" not in plain.alt and plain.alt.count(";") == 4  # a sentence for each finding
     assert "Dashed" not in explain_similarity(model, processor, draw_phantom(1)).alt
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="1 masks for 2 images: expected as many"):
+        plots.plot_gallery([IMAGE] * 2, masks=[None])
+    with pytest.raises(ValueError, match="texts is empty: expected at least one text"):
+        plots.plot_explanation(IMAGE, [], [], np.eye(4))
+    with pytest.raises(ValueError, match="labels are not all 0 or 1"):
+        plots.plot_reliability([0, 1, 2], [0.1, 0.2, 0.3])

@@ -222,7 +222,7 @@ def test_a_widget_is_stored_by_its_picture_or_not_at_all():
     (stored,) = fmt._outputs(outputs)
     assert set(stored["data"]) == {"text/plain", "image/png"}
     assert stored["metadata"] == sized
-    assert fmt.smaller(stored["data"]["image/png"]) == stored["data"]["image/png"]  # once
+    assert fmt.tour.smaller(stored["data"]["image/png"]) == stored["data"]["image/png"]  # once
 
 
 def picture_of(color: str, size: tuple[int, int]) -> bytes:
