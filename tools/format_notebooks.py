@@ -16,7 +16,7 @@ What it does to each notebook:
   counts as in a run from top to bottom. Tag a cell where a reader on GitHub should see the output;
   with the second tag where its text is the same on every machine too (nbval compares text and HTML,
   and leaves the pixels of a figure alone). Output to stderr is never kept.
-- links to the notebooks before and after it stand under the title.
+- links to the notebooks before and after it are put under the title.
 - notebooks/medclip_colab.ipynb, the tour in one file, is made from the numbered ones.
 """
 
@@ -42,7 +42,7 @@ COMPARED, STORED = "nbval-check-output", "store-output"
 FOLDED = ("cellView", "jupyter")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MIME_TYPES = ("text/plain", "text/html", "text/markdown", "image/png")
-UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has said it
+UNSET = "https://github.com/OWNER/"  # what Repository starts with where nobody has set it
 TOUR = "medclip_colab.ipynb"
 
 BADGE = (
@@ -125,7 +125,7 @@ def origin_address() -> str:
 
 
 def badge(repository: str, name: str) -> str:
-    """The markdown that opens the notebook `name` in Colab, empty where that cannot be."""
+    """The markdown that opens the notebook `name` in Colab, empty where that is impossible."""
     found = GITHUB.fullmatch(repository)
     if not found or repository.startswith(UNSET):
         return ""
@@ -133,7 +133,7 @@ def badge(repository: str, name: str) -> str:
 
 
 def with_badges(text: str, repository: str) -> str:
-    """The README's `text`, each row of a notebook ending in its badge, or a line that none is."""
+    """The README's `text`, each notebook's row ending in its badge, or a line if there is none."""
     text = text.replace(NO_BADGE + "\n\n", "")
     text = ROW.sub(lambda row: f"{row[1]} {badge(repository, row['name'])} |", text)
     return text if badge(repository, "x") else text.replace(HEADER, f"{NO_BADGE}\n\n{HEADER}")
@@ -179,7 +179,7 @@ def tags(cell: dict) -> list[str]:
 
 
 def to_text(notebook: dict) -> str:
-    """The notebook as the text of its file."""
+    """The notebook as its file's text."""
     return json.dumps(notebook, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -301,7 +301,7 @@ def execute(path: Path) -> dict:
 def keep_pictures(fresh: dict, stored: dict) -> dict:
     """`fresh` with the stored pictures wherever the new ones look the same.
 
-    Another version of matplotlib or of a font moves pixels; a diff should show what matters.
+    Other versions of matplotlib or of a font move pixels: then nothing else is compared.
     """
     known = {cell["id"]: cell for cell in stored["cells"]}
     for cell in fresh["cells"]:
@@ -314,7 +314,7 @@ def keep_pictures(fresh: dict, stored: dict) -> dict:
 
 
 def look_alike(first: str, second: str) -> bool:
-    """Whether two PNGs, base64 text, show the same: seen small, they differ by under 2 %."""
+    """Whether two PNGs, base64 text, show the same: scaled down, they differ by under 2 %."""
     import numpy as np
     from PIL import Image
 
@@ -351,7 +351,7 @@ def sections(folder: Path, repository: str) -> dict[str, list[dict]]:
     return found
 
 
-def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
+def _formatted(path: Path, text: str, repository: str, run: bool, check: bool) -> str:
     if path.suffix == ".md":
         return with_badges(text, repository)
     if path.suffix == ".toml":
@@ -360,7 +360,8 @@ def _formatted(path: Path, text: str, repository: str, run: bool) -> str:
         return to_text(the_tour(path.parent, repository))
     notebook = canonical(json.loads(text), path.name, repository)
     if run:
-        notebook = keep_pictures(canonical(execute(path), path.name, repository), notebook)
+        fresh = canonical(execute(path), path.name, repository)
+        notebook = keep_pictures(fresh, notebook) if check else fresh
     return to_text(notebook)
 
 
@@ -391,7 +392,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"there is no file {path}")
         before = path.read_text(encoding="utf-8") if path.is_file() else ""
         try:
-            after = _formatted(path, before, repository, options.execute)
+            after = _formatted(path, before, repository, options.execute, options.check)
         except ValueError as error:
             parser.error(f"{path}: {error}")
         if before == after:

@@ -64,7 +64,7 @@ def cells(sources: dict[str, list[dict]], title: str, setup: list[dict]) -> list
 
 
 def _keep_small_pictures(made: list[dict]) -> None:
-    """Half as sharp, and the largest left out: one file is to stay small."""
+    """Half as sharp, and the largest left out, so that the one file stays small."""
     outputs = [output for cell in made for output in cell.get("outputs", [])]
     bundles = [o["data"] for o in outputs if "image/png" in o.get("data", {})]
     for bundle in bundles:
@@ -84,14 +84,15 @@ def _keep_small_pictures(made: list[dict]) -> None:
 
 
 def smaller(picture: str, times: int = 1) -> str:
-    """A PNG, base64 text, in 256 colours, of which no eye sees that there were more; `times` less
-    sharp. One that has few colours stays as it is, but for its sharpness.
+    """A PNG, base64 text, in 128 colours, with greys that stay grey; `times` less sharp.
+
+    One that has few colours loses only sharpness.
     """
     with Image.open(io.BytesIO(base64.b64decode(picture))) as drawn:
         if drawn.mode == "P" and times == 1:
             return picture.strip()
         shrunk = drawn.convert("RGB").reduce(times)
-    few = shrunk.quantize(256, Image.Quantize.MAXCOVERAGE, dither=0)
+    few = shrunk.quantize(128, Image.Quantize.MEDIANCUT, kmeans=3, dither=0)
     few.save(buffer := io.BytesIO(), "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
@@ -101,7 +102,7 @@ def _tags(cell: dict) -> list[str]:
 
 
 def merged_form(sources: dict[str, list[dict]]) -> str:
-    """One parameters cell for all, each parameter as the first notebook that has it says.
+    """One parameters cell for all, each parameter as the first notebook that has it declares it.
 
     The setup notebook, which only shows the demo model, comes last.
 

@@ -16,6 +16,7 @@ from .style import (
     label_lines,
     listed,
     new_figure,
+    number,
     tidy,
     to_array,
 )
@@ -65,7 +66,11 @@ def plot_reliability(
     panels[1, 0].set_ylabel("images")
     panels[0, 0].legend(fontsize=9, frameon=False, loc="upper left")
     average = [to_array(given).mean() for given in several.values()]
-    figure.alt = f"{labels.mean():.0%} are positive; mean probabilities: {listed(several, average)}"
+    names = [name or "this model" for name in several]
+    figure.caption = (
+        f"{labels.mean():.0%} are positive; mean predicted probability: {listed(names, average)}."
+    )
+    figure.alt = f"Share of positives against predicted probability, {len(several)} panels."
     return figure
 
 
@@ -80,16 +85,18 @@ def plot_lines(
     """
     figure = new_figure(7, 3.6, note)
     axes = figure.subplots()
-    ends = []
+    ends, said = [], []
     for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
         color = COLORS[k % (len(COLORS) - 1)]
         means = rows.groupby(x)[y].mean()
         axes.plot(rows[x], rows[y], ".", color=color, alpha=0.35)
         axes.plot(means.index, means, color=color, marker="o")
         ends.append((means.iloc[-1], str(name), color))
+        said.append(f"“{name}” from {number(means.iloc[0])} to {number(means.iloc[-1])}")
     for name, value in (references or {}).items():
         axes.axhline(value, color=REFERENCE, linestyle=":", zorder=0)
         ends.append((value, name, REFERENCE))
+        said.append(f"{name} {number(value)}")
     if log:
         axes.set_xscale("log")
         axes.set_xticks(values := sorted(table[x].unique()), [f"{value:g}" for value in values])
@@ -99,9 +106,8 @@ def plot_lines(
     axes.grid(alpha=0.3)
     tidy(axes)
     label_lines(axes, ends)
-    figure.alt = f"{axes.get_ylabel()} at the right end: " + listed(
-        [name for _, name, _ in ends], [value for value, _, _ in ends]
-    )
+    figure.caption = f"From left to right, {axes.get_ylabel()} changes: {'; '.join(said)}."
+    figure.alt = f"{axes.get_ylabel()} against {axes.get_xlabel()}, a line for each {by}."
     return figure
 
 
@@ -139,5 +145,16 @@ def plot_intervals(
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     tidy(axes)
-    figure.alt = f"{xlabel}: {listed(names, values[:, 0])}"
+    best, worst = (
+        f"{names[i]}, {number(values[i, 0])}"
+        + (
+            " ({} to {})".format(*map(number, values[i, 1:]))
+            if np.isfinite(values[i]).all()
+            else ""
+        )
+        for i in (values[:, 0].argmax(), values[:, 0].argmin())
+    )
+    figure.caption = f"Highest {xlabel}: {best}; lowest: {worst}"
+    figure.caption += "." if chance is None else f"; chance: {number(chance)}."
+    figure.alt = f"{xlabel}: {listed(names, values[:, 0])}."
     return figure

@@ -84,14 +84,22 @@ def plot_similarity_matrix(
     axes = figure.axes[0]
     for column, image in enumerate(images):
         _thumbnail(axes, image, (column - 0.46, column + 0.46, -0.56, -1.48))
-    _frame(axes, _pairs(labels, similarity.shape), "black")
+    pairs = _pairs(labels, similarity.shape)
+    _frame(axes, pairs, "black")
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
     axes.spines[:].set_visible(False)
     columns = names or [f"image {i + 1}" for i in range(len(images))]
-    figure.alt = f"{title}; nearest: " + "; ".join(
+    nearest = similarity.argmax(1)
+    right = sum((i, j) in pairs for i, j in enumerate(nearest))
+    i, j = np.unravel_index(similarity.argmax(), similarity.shape)
+    figure.caption = f"Highest: {columns[i]} and “{texts[j]}” ({number(similarity[i, j])})."
+    if pairs:
+        figure.caption += f" {right} of {len(images)} images are highest at a framed text."
+    highest = (
         f"{name}: {texts[j]} {number(row[j])}"
-        for name, row, j in zip(columns, similarity, similarity.argmax(1), strict=True)
+        for name, row, j in zip(columns, similarity, nearest, strict=True)
     )
+    figure.alt = f"{title}; highest of each image: {'; '.join(highest)}."
     return figure
 
 
@@ -132,11 +140,13 @@ def plot_targets(
     images=(),
     framed=None,
     note=None,
+    caption: str = "",
 ) -> NotebookFigure:
     """Target or similarity matrices side by side, on one scale, 0 to 1 unless values leave it.
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
     images: one for each row, to stand beside it. framed: (rows, columns) bool, the cells to frame.
+    caption: what to see.
     """
     matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
     for title, values in matrices.items():
@@ -161,7 +171,8 @@ def plot_targets(
         check_shape("framed", to_array(framed), shape, "rows, columns")
         for axes in figure.axes[: len(matrices)]:
             _frame(axes, [(x, y) for y, x in np.argwhere(to_array(framed))], COLORS[1])
-    figure.alt = f"{len(row_labels)} by {len(column_labels)} matrices: {'; '.join(matrices)}"
+    figure.caption = caption
+    figure.alt = f"{len(row_labels)} by {len(column_labels)} matrices: {'; '.join(matrices)}."
     return figure
 
 
@@ -179,5 +190,14 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
         label="share of the row", note=note,
     )  # fmt: skip
     figure.axes[0].set(xlabel="predicted", ylabel="true")
-    figure.alt = f"{matrix.trace():g} of {matrix.sum():g} on the diagonal, as predicted"
+    figure.caption = f"{matrix.trace():g} of {matrix.sum():g} are predicted as they are"
+    mistakes = matrix * (1 - np.eye(len(matrix)))
+    if most := mistakes.max():
+        true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
+        figure.caption += (
+            f"; the most frequent mistake: {class_names[true]} taken for {class_names[taken]} "
+            f"({most:g})"
+        )
+    figure.caption += "."
+    figure.alt = f"Counts of true against predicted class: {', '.join(class_names)}."
     return figure

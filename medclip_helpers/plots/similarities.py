@@ -22,6 +22,7 @@ from .style import (
     new_figure,
     number,
     outline,
+    ranking,
     show_image,
     tidy,
     to_array,
@@ -77,7 +78,8 @@ def plot_similarities(
     axes.axvline(0, color=axes.spines["left"].get_edgecolor(), linewidth=0.8)
     axes.margins(x=0.26)
     axes.locator_params(axis="x", nbins=6)
-    figure.alt = f"Texts by {xlabel}: {listed([texts[i] for i in order], scores[order])}"
+    figure.caption = ranking([f"“{texts[i]}”" for i in order], scores[order])
+    figure.alt = f"Texts by {xlabel}: {listed([texts[i] for i in order], scores[order])}."
     return figure
 
 
@@ -140,7 +142,12 @@ def plot_class_scores(
     axes.grid(axis="x", alpha=0.3)
     if prompts is not None:
         axes.set_ylim(rows.height + 0.12, 0)
-    figure.alt = f"Means by class: {listed(names, [scores[name].mean() for name in names])}"
+    means, best = [scores[name].mean() for name in names], scores[names[0]]
+    figure.caption = (
+        f"{ranking(names, means)} The prompts of {names[0]} reach from {number(best.min())} to "
+        f"{number(best.max())}."
+    )
+    figure.alt = f"Means by class: {listed(names, means)}."
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
@@ -167,8 +174,17 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     mesh = draw_cells(right, contributions, square.width, largest)
     label = "contribution to the cosine"
     figure.colorbar(mesh, ax=right, label=label, shrink=0.85, panchor=False)
-    figure.alt = f"“{text}”: {cosine}, by position."
+    up, down = number(contributions.clip(0).sum()), number(-contributions.clip(None, 0).sum())
+    figure.caption = (
+        f"Orange cells raise the similarity with “{text}” by {up}, blue ones lower it by {down}."
+    )
+    figure.caption += " Dashed: where the finding is known to be." if _is_known(mask) else ""
+    figure.alt = f"A radiograph, and over it the {cosine} by position."
     return figure
+
+
+def _is_known(mask) -> bool:
+    return mask is not None and bool(np.any(mask))
 
 
 def _cells(contributions) -> np.ndarray:
@@ -194,7 +210,7 @@ def plot_explanation(
     figure = new_figure(7, 5.9, note)
     (film, ranks), (map_, words) = figure.subplots(2, 2, width_ratios=[1, 1.45])
     square = to_square(to_radiograph(image))
-    for axes, title in ((film, "A radiograph …"), (map_, "… and its score has places.")):
+    for axes, title in ((film, "A radiograph …"), (map_, "… and the map shows where.")):
         show_image(axes, square)
         axes.set_title(title, fontsize=12, loc="left", fontweight="bold")
     ranks.set_title("… is compared with sentences …", fontsize=12, loc="left", fontweight="bold")
@@ -214,16 +230,15 @@ def plot_explanation(
     draw_cells(map_, contributions, square.width, max(np.abs(contributions).max(), 1e-9))
     outline(map_, mask, square.width)
     words.set_axis_off()
-    known = mask is not None and np.any(mask)
     said = (
         f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that "
-        "score comes from, blue ones speak against it."
+        "score comes from, blue ones lower it."
     )
-    said += " Dashed: where the finding was drawn." if known else ""
+    said += " Dashed: where the finding was drawn." if _is_known(mask) else ""
     words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,
                parse_math=False, transform=words.transAxes)  # fmt: skip
-    ranking = listed([texts[i] for i in order], scores[order])
-    figure.alt = f"A radiograph, sentences ranked by similarity ({ranking}). {said}"
+    ranked = listed([texts[i] for i in order], scores[order])
+    figure.alt = f"A radiograph, sentences ranked by similarity ({ranked}). {said}"
     return figure
 
 

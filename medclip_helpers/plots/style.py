@@ -7,8 +7,8 @@ follow matplotlib's rcParams: black on opaque white unless you say otherwise, re
 dark theme too.
 
 Every function has `note`: a line drawn small at the foot, for what a picture must not be shown
-without ("Demo model, trained on drawings: not a clinical result"). A figure's `alt` says in words
-what it shows; notebooks keep it as the picture's alternative text.
+without ("Demo model, trained on drawings: not a clinical result"). A figure's `caption`, which
+notebooks show under it, says what to see, from its numbers; its `alt` says in words what is drawn.
 
 One grammar: a finding has one colour everywhere (`finding_colors`), scales of shares start at zero,
 what speaks for is warm and what speaks against is blue, what wins is in colour and the rest grey.
@@ -16,6 +16,7 @@ what speaks for is warm and what speaks against is blue, what wins is in colour 
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -52,10 +53,20 @@ class NotebookFigure(Figure):
     """
 
     alt = ""
+    caption = ""  # that of a figure which has its sentence drawn in is empty
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int | str]]:
         width, height = map(round, self.get_size_inches() * DPI)
-        return figure_png(self), {"width": width, "height": height, "alt": self.alt}
+        words = {"alt": f"{self.caption} {self.alt}".strip(), "caption": self.caption}
+        return figure_png(self), {"width": width, "height": height, **words}
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import HTML, Image, display
+
+        png, metadata = self._repr_png_()
+        display(Image(png, format="png", metadata=metadata))
+        if self.caption:  # text of the page, that it may wrap and be read aloud, copied and zoomed
+            display(HTML(f'<p class="medclip-caption">{html.escape(self.caption)}</p>'))
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -79,6 +90,16 @@ def new_figure(
 def listed(names: Iterable, values: Iterable) -> str:
     """“a 0.50; b 0.20”, for an alternative text."""
     return "; ".join(f"{name} {number(value)}" for name, value in zip(names, values, strict=True))
+
+
+def ranking(names: Sequence[str], values: Sequence[float]) -> str:
+    """What leads, by how much, and what comes last; the highest first."""
+    said = f"{names[0]} scores highest ({number(values[0])})"
+    if len(names) > 1:
+        said += f", {number(values[0] - values[1])} above {names[1]}"
+    if len(names) > 2:
+        said += f"; {names[-1]} scores lowest ({number(values[-1])})"
+    return f"{said}."
 
 
 def wrap(text: str, width: int = 34, lines: int = 4) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,11 +26,12 @@ from .style import (
 
 def plot_gallery(
     images, titles: Sequence[str] | None = None, *, columns: int = 5, masks=None, title=None,
-    note=None,
+    note=None, caption: str = "",
 ) -> NotebookFigure:  # fmt: skip
     """A contact sheet: images in rows of `columns`, each under its title.
 
     masks: for each square image (h, w) bool or None, where a finding is known to be; outlined.
+    caption: what to see.
     """
     if not len(images):
         raise ValueError("images is empty: expected at least one")
@@ -56,7 +58,9 @@ def plot_gallery(
         panel.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
-    figure.alt = f"{len(images)} images: {'; '.join(filter(None, titles))}"
+    dashed = "Dashed: where a finding is known to be." if any(m is not None for m in masks) else ""
+    figure.caption = f"{caption} {dashed}".strip()
+    figure.alt = f"{len(images)} images: {'; '.join(filter(None, titles))}."
     return figure
 
 
@@ -83,7 +87,7 @@ def plot_training_curve(
         values = history[["step", name]].dropna()
         dots = "o" if len(values) <= 40 else None
         axes.plot(values["step"], values[name], color=color, marker=dots, markersize=3)
-        axes.set_ylabel(wrap(name.replace("_", " "), 18))
+        axes.set_ylabel(wrap(_spoken(name), 18))
         axes.grid(alpha=0.3)
         for step in marks or {}:
             axes.axvline(step, color=REFERENCE, linestyle="--", linewidth=1, zorder=0)
@@ -100,11 +104,18 @@ def plot_training_curve(
     panels[0].set_title(title or "", parse_math=False)
     panels[-1].set_xlabel("step")
     ends = {name: history[name].dropna() for name in shown}
-    figure.alt = "; ".join(
-        f"{name.replace('_', ' ')} from {number(values.iloc[0])} to {number(values.iloc[-1])}"
+    changes = [
+        f"{_spoken(name)} from {number(values.iloc[0])} to {number(values.iloc[-1])}"
         for name, values in ends.items()
-    )
+    ]
+    figure.caption = f"In {history['step'].max():g} steps: {'; '.join(changes)}."
+    figure.alt = f"A curve over steps for each of {', '.join(map(_spoken, shown))}."
     return figure
+
+
+def _spoken(column: str) -> str:
+    words = {"zero_shot": "zero-shot", "auroc": "AUROC", "_": " "}
+    return functools.reduce(lambda text, word: text.replace(*word), words.items(), column)
 
 
 def plot_embedding_map(
@@ -146,10 +157,11 @@ def plot_embedding_map(
                           ha="center", va="center", parse_math=False,
                           path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
         found = f"{own} of {len(texts)} texts nearest to their own images"
-        said.append(f"{title}: {found}")
+        said.append(f"{title} {own} of {len(texts)}")
         title = f"{title}\n{found},\nmeans {apart:.2f} apart before centring"
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axes.margins(0.12)
-    figure.alt = ". ".join(said) + "."
+    figure.caption = f"Texts nearest to the images of their own finding: {'; '.join(said)}."
+    figure.alt = f"Images (circles) and texts (crosses) of {', '.join(names)}, in a plane."
     return figure

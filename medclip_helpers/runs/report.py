@@ -1,4 +1,4 @@
-"""What came out of several runs: a line each, a table, and a page with the figures."""
+"""The results of several runs: one line each, a table, and a page with the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE = Path(__file__).with_name("report.html")
 
 
 class Figure(NamedTuple):
-    """A picture of a notebook: PNG as base64 text, and what to say under it and instead of it."""
+    """A picture of a notebook: PNG as base64 text, its caption and its alternative text."""
 
     png: str
     caption: str
@@ -47,11 +47,11 @@ def write_report(
 ) -> list[Path]:
     """Write a table, summary.csv, and a page that needs no other file, index.html; their paths.
 
-    records: those that are there by now, of `runs`, in whose order they are shown, by notebook;
-        without `runs` they are all, and in their order.
+    records: those of `runs` that are ready, shown in the order of `runs`, by notebook; without
+        `runs` they are all, in their own order.
 
     The page has a row for each run: a link to the executed notebook, what it found, how long it
-    took, its first figure, and folded away its parameters, metrics and other figures.
+    took, its first figure, and, folded away, its parameters, metrics and other figures.
     """
     if runs is not None:
         places = {str(run.folder): (run.notebook.stem, place) for place, run in enumerate(runs)}
@@ -76,8 +76,9 @@ def write_report(
 def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
     """The pictures in an executed notebook, in their order.
 
-    Said of a picture are the heading above it and `note`, what the model is; instead of it,
-    `summary`, what the notebook found, too, or its own alternative text where it brings one.
+    A picture's caption is the heading above it, its own caption if it brings one, and `note`, what
+    the model is; its alternative text adds `summary`, what the notebook found, unless the picture
+    brings its own.
     """
     found = []
     heading = ""
@@ -87,9 +88,9 @@ def figures(executed: Path, summary: str = "", note: str = "") -> list[Figure]:
             heading = re.sub(r"[`*]", "", headings[-1]) if headings else heading
         for output in cell.get("outputs", []):
             if png := output.get("data", {}).get("image/png"):
-                own = output.get("metadata", {}).get("image/png", {}).get("alt")
-                caption = _sentences(heading, note) or summary or executed.stem
-                alt = own or _sentences(heading, summary, note) or caption
+                own = output.get("metadata", {}).get("image/png", {})
+                caption = _sentences(heading, own.get("caption"), note) or summary or executed.stem
+                alt = own.get("alt") or _sentences(heading, summary, note) or caption
                 found.append(Figure("".join(png).replace("\n", ""), caption, alt))
     return found
 
@@ -106,7 +107,7 @@ def _title(record: dict, names: Iterable[str]) -> str:
 
 
 def _summary_table(records: list[dict], output: Path) -> pd.DataFrame:
-    """One row a run: notebook, status, seconds, ..., parameters, and `metrics.*`."""
+    """One row per run: notebook, status, seconds, ..., parameters, and `metrics.*`."""
     table = pd.json_normalize(records, max_level=1)
     table.columns = table.columns.str.removeprefix("parameters.")
     table["folder"] = [os.path.relpath(folder, output) for folder in table["folder"]]
@@ -128,7 +129,7 @@ def _row(record: dict, output: Path, names: set[str]) -> dict:
 
 
 def _shown(values: dict[str, Any], digits: str = "") -> dict[str, str]:
-    """Values as text, those that there are."""
+    """Values as text, without the missing ones."""
     return {
         name: format(value, digits) if isinstance(value, float) else str(value)
         for name, value in values.items()

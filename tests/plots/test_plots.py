@@ -179,21 +179,81 @@ def test_paper_is_opaque_and_png_has_the_figures_size(drawn, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_figure_says_in_words_what_it_shows(drawn, name):
-    assert len(drawn[name].alt) > 15 and "nan" not in drawn[name].alt
+    words = f"{drawn[name].caption} {drawn[name].alt}"
+    assert len(drawn[name].alt) > 15 and "nan" not in words and not {*"{}"} & {*words}
+    assert all(text.endswith(".") for text in (drawn[name].caption, drawn[name].alt) if text)
 
 
-def test_a_figure_shows_in_a_notebook_without_pyplot():
-    code = """
+CAPTIONS = {
+    "similarities": (
+        "“No acute cardiopulmonary abnormality.” scores highest (0.30), 0.10 above “The heart is "
+        f"enlarged; it cost $ 5 and $ 6.”; “{TEXTS[1]}” scores lowest (−0.50)."
+    ),
+    "one similarity": "“No acute cardiopulmonary abnormality.” scores highest (−0.10).",
+    "lines": (
+        "From left to right, score changes: “a” from 0.10 to 0.50; “b” from 0.20 to 0.51; "
+        "chance 0.20."
+    ),
+    "small confusion": (
+        "2003 of 2004 are predicted as they are; the most frequent mistake: COVID taken for b (1)."
+    ),
+    "training": "In 59 steps: loss from 1.00 to 0.02; zero-shot accuracy from 0.00 to 0.83.",
+    "intervals": (
+        "Highest accuracy: The heart is enlarged; it cost $ 5 and $ 6., 0.90 (0.85 to 0.91); "
+        "lowest: No acute cardiopulmonary abnormality., 0.40 (0.30 to 0.60); chance: 0.20."
+    ),
+    "explanation": "",  # its sentence is in the picture
+}
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_a_caption_says_what_to_see_from_the_numbers(drawn, name):
+    assert drawn[name].caption == CAPTIONS[name]
+
+
+def test_a_caption_counts():
+    exact = plots.plot_confusion(np.eye(2), ["a", "b"])
+    assert exact.caption == "2 of 2 are predicted as they are."
+    scores = [[0.1, 0.7], [0.2, 0.3]]
+    matrix = plots.plot_similarity_matrix(scores, [IMAGE] * 2, ["x", "y"], labels="diagonal")
+    assert matrix.caption == (
+        "Highest: image 1 and “y” (0.70). 1 of 2 images are highest at a framed text."
+    )
+    classes = plots.plot_class_scores(IMAGE, {"a": [1, 3], "b": [5, 6]})
+    assert classes.caption == (
+        "b scores highest (5.50), 3.50 above a. The prompts of b reach from 5.00 to 6.00."
+    )
+    half = plots.plot_reliability([0, 1], {"before": [0.2, 0.4], "after": [0.1, 0.9]})
+    said = "50% are positive; mean predicted probability: before 0.30; after 0.50."
+    assert half.caption == said
+
+
+DISPLAYED = """
 import sys
 from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from medclip_helpers.plots import plot_targets
-shell = InteractiveShell.instance()
-data, _ = shell.display_formatter.format(plot_targets({"t": [[0.0, 1.0]]}, ["a"], ["b", "c"]))
-assert data["image/png"][:8] == b"\\x89PNG\\r\\n\\x1a\\n", list(data)
+shell, caption = InteractiveShell.instance(), {caption!r}
+figure = plot_targets({{"t": [[0.0, 1.0]]}}, ["a"], ["b", "c"], caption=caption)
+with capture_output() as shown:
+    assert shell.display_formatter.format(figure) == ({{}}, {{}})
+picture, *below = shown.outputs
+assert picture.data["image/png"].startswith("iVBORw0KGgo"), list(picture.data)
+assert picture.metadata["image/png"]["alt"].startswith(caption)
 assert "matplotlib.pyplot" not in sys.modules
+print(*(output.data["text/html"] for output in below))
 """
+
+
+@pytest.mark.parametrize(
+    ("caption", "below"),
+    [("", ""), ("1 < 2", '<p class="medclip-caption">1 &lt; 2</p>')],
+)
+def test_a_figure_shows_in_a_notebook_over_its_caption_without_pyplot(caption, below):
     pytest.importorskip("IPython")
-    subprocess.run([sys.executable, "-c", code], check=True)
+    command = [sys.executable, "-c", DISPLAYED.format(caption=caption)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == below
 
 
 def row_names(figure: Figure) -> list[str]:
@@ -292,7 +352,8 @@ def test_an_embedding_map_is_a_plane_with_each_modality_centred():
     assert title == (
         f"t {own} of 4 texts nearest to their own images, means {apart:.2f} apart before centring"
     )
-    assert figure.alt == f"t: {own} of 4 texts nearest to their own images."
+    said = f"Texts nearest to the images of their own finding: t {own} of 4."
+    assert figure.caption == said
 
 
 def test_a_finding_has_one_colour_whatever_stands_beside_it():

@@ -92,7 +92,7 @@ def test_a_row_a_run_with_its_link_result_time_and_first_figure(tmp_path):
 
 
 def test_every_picture_has_a_caption_and_an_alternative_text(tmp_path):
-    own = {"image/png": {"alt": "The picture's own words"}}
+    own = {"image/png": {"alt": "The picture's own words", "caption": "The picture's caption"}}
     heading = nbformat.v4.new_markdown_cell("# Does it <work>?")
     cells = [shown(picture(1)), heading, shown(picture(2)), shown(picture(3), **own)]
     page = read_page([record(tmp_path, "a", cells)], tmp_path)
@@ -102,7 +102,7 @@ def test_every_picture_has_a_caption_and_an_alternative_text(tmp_path):
         own["image/png"]["alt"],
     ]
     assert [a["alt"] for a, _ in page.all("img")] == texts
-    captions = [NOTE, f"Does it <work>? {NOTE}"]
+    captions = [NOTE, f"Does it <work>? {NOTE}", f"Does it <work>? The picture's caption. {NOTE}"]
     assert len(page.all("figcaption")) == len(page.all("figure")) == 3
     assert all(caption in page.text for caption in captions)
     assert own["image/png"]["alt"] not in page.text  # it is long, and for who does not see
