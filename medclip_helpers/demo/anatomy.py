@@ -31,9 +31,12 @@ def edge(distance: np.ndarray, softness: float) -> np.ndarray:
     """0 outside (negative distance), 1 inside, with a smooth rim of width `softness`."""
     t = distance * np.float32(1 / softness)
     t += np.float32(0.5)
-    np.maximum(t, 0, out=t)
-    np.minimum(t, 1, out=t)
-    return t * t * (3 - 2 * t)
+    np.clip(t, 0, 1, out=t)
+    smooth = t * t  # and times 3 - 2 t, in place: new arrays are what costs
+    t *= -2
+    t += 3
+    smooth *= t
+    return smooth
 
 
 def resize(field: np.ndarray, size: int) -> np.ndarray:
@@ -67,7 +70,7 @@ def strokes(size: int, lines, blur: float) -> np.ndarray:
 class Anatomy:
     """A normal chest: where things are (`lung`, `heart`, ...) and how bright (`density`).
 
-    enlarged: severity of cardiomegaly, or None. raised: side -> how far its diaphragm stands up.
+    enlarged: severity of cardiomegaly, or None. raised: side -> how far its diaphragm is raised.
     """
 
     def __init__(self, rng, canvas: Canvas, difficulty: float, enlarged: float | None,

@@ -69,13 +69,14 @@ def build_demo_model(seed: int = 0) -> tuple[MedCLIPModel, MedCLIPProcessor]:
     """The demo's model with random weights, and its processor."""
     model, processor = build_model(VISION, TEXT, build_tokenizer(), IMAGE_SIZE, seed)
     model.note = NOTE
+    model.vision_model.to(memory_format=torch.channels_last)  # as convolutions train fastest
     return model, processor
 
 
 def evaluate_demo(
     model: MedCLIPModel, processor: MedCLIPProcessor, images: int, seed: int, progress: bool = True
 ) -> dict[str, Any]:
-    """How well the CheXpert prompts tell exclusively drawn findings apart.
+    """How well the CheXpert prompts tell drawings with one finding each apart.
 
     images: number of freshly drawn chests, five or more; seed: of their drawing.
 
@@ -119,9 +120,9 @@ def train_demo(
     """Train the demo model and write the checkpoint with its `metrics.json`; returns the metrics.
 
     output: folder for the checkpoint; the files of that name in it are replaced.
-    seed: of weights, drawings and order. steps: of 100 images each.
+    seed: for weights, drawings and order. steps: of 100 images each.
     samples: drawn images; the sentences come from as many reports about other people.
-    test_images: freshly drawn chests that the written checkpoint, in half precision, is judged by.
+    test_images: new drawings on which the written checkpoint, in half precision, is evaluated.
     threads: that torch computes with; the result depends on their number.
 
     Raises ValueError, before anything is written, for a number that is too small, and for an
@@ -135,11 +136,10 @@ def train_demo(
     output = Path(output).expanduser()
     if output.resolve().is_relative_to(CHECKPOINT_FOLDER.resolve()):
         raise ValueError(
-            f"output is {output}, where the demo model that ships is: expected another folder"
+            f"output is {output}, the folder of the demo model that ships: expected another folder"
         )
     with cpu_threads(threads), tempfile.TemporaryDirectory() as scratch:
         model, processor = build_demo_model(seed)
-        model.vision_model.to(memory_format=torch.channels_last)  # quicker on a CPU
         images = draw_images(samples, TRAINING_STREAM + seed * samples, processor, False, progress)
         sentences = write_sentences(samples, REPORT_STREAM + seed * samples)
         dataset = UnpairedDataset(images, sentences, seed, match=False)

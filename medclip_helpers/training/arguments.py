@@ -23,9 +23,10 @@ def training_arguments(config: TrainingConfig, folder: Path, samples: int) -> Tr
     steps = config.steps(samples)
     save_steps = config.checkpoint_steps or max(1, round(samples / config.batch_size))
     cuda = torch.cuda.is_available() and config.device != "cpu"
+    on_cpu = config.device == "cpu" or not (cuda or torch.backends.mps.is_available())
     precision = config.precision
     if not cuda and precision == "auto":
-        precision = "float32"  # where a continued run is to equal the uninterrupted one
+        precision = "float32"  # where a resumed run is to equal the uninterrupted one
     precision = choose_precision(precision, "cuda" if cuda else "cpu")
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -38,7 +39,7 @@ def training_arguments(config: TrainingConfig, folder: Path, samples: int) -> Tr
         optim="adamw_torch",
         bf16=precision == "bfloat16",
         fp16=precision == "float16",
-        use_cpu=config.device == "cpu",
+        use_cpu=on_cpu,  # said, or else transformers refuses bfloat16
         seed=config.seed,
         dataloader_num_workers=config.num_workers,
         dataloader_pin_memory=cuda,

@@ -700,3 +700,11 @@ def test_auto_is_half_precision_on_a_gpu_alone(cuda, ampere, half, monkeypatch, 
     )
     training_arguments(TrainingConfig(output_dir=str(tmp_path)), tmp_path, 10)
     assert [name for name in ("bf16", "fp16") if told[name]] == ([half] if half else [])
+    assert told["use_cpu"] is not cuda
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+@pytest.mark.filterwarnings("ignore:bfloat16 is emulated")
+def test_bfloat16_trains_on_a_cpu_that_nobody_named(tmp_path):
+    arguments = training_arguments(TrainingConfig(precision="bfloat16"), tmp_path, 10)
+    assert arguments.bf16 and arguments.device.type == "cpu"
