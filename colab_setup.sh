@@ -9,15 +9,15 @@ usage: bash colab_setup.sh [run | test] [--cpu] [--dry-run]
   (nothing)   set up: make the package importable
   run         set up, then execute all notebooks into runs/, the quickest first
   test        set up, then run all checks and tests
-  --cpu       a new environment gets torch without CUDA where PyTorch's own index is reached:
+  --cpu       a new environment gets torch without CUDA where PyTorch's own index can be reached:
               0.7 GB to download instead of 3.5
   --dry-run   say what would be installed and where, and stop
 
-Where a Python with torch and torchvision is at hand (Colab), only what is missing of
+Where there is a Python with torch and torchvision (Colab), only what it lacks from
 requirements-colab.txt is added to it; torch, torchvision, numpy, transformers, ipywidgets and
 IPython stay as they are. Elsewhere everything goes into .venv (current releases) and, for the
-tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well. uv installs where it is
-at hand and pip has no index, proxy or certificate set, which uv would not know of; else pip does.
+tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well. uv installs if it is
+there and pip has no index, proxy or certificate set, which uv would ignore; otherwise pip does.
 
   PYTHON=...  the Python to use, 3.10 to 3.13 (default: python3)
   MEDCLIP_HOME, MEDCLIP_MIRROR   where weights are kept, and a copy to download from
@@ -50,7 +50,7 @@ step() { # what it does, and how much there is to download; command
     echo "   done in $((SECONDS - start)) s"
 }
 
-# The two below are asked of a Python, so that they mean what its pip would do.
+# The two below ask the given Python, so that they match what its pip would do.
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 has() { (cd / && "$1" -c "import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in sys.argv[1:]))" "${@:2}"); }
 
@@ -68,7 +68,7 @@ if command -v uv >/dev/null; then
     [[ $settings =~ index|links|constraint|proxy|cert ]] || uv=yes
 fi
 
-with_pip() { # python, then pip's arguments. Twice quiet: errors yes, but no warnings
+with_pip() { # python, then pip's arguments. Doubly quiet: errors, but no warnings
     PIP_ROOT_USER_ACTION=ignore "$1" -m pip install ${quiet:+-qq} --disable-pip-version-check \
         --no-warn-script-location "${@:2}"
 }
@@ -76,11 +76,11 @@ with_pip() { # python, then pip's arguments. Twice quiet: errors yes, but no war
 pip_install() { # the same
     if [ -n "$uv" ]; then
         uv pip install ${quiet:+--quiet} --python "$(command -v "$1")" "${@:2}" && return
-        echo "   uv could not install it (its own message stands above): now with pip"
+        echo "   uv could not install it (its own message is above): now with pip"
     fi
     with_pip "$1" --retries 2 "${@:2}" && return
-    fail "pip could not install what is needed (its own message stands above)." \
-        "If it found no connection: this needs the package index, once. A mirror: PIP_INDEX_URL."
+    fail "pip could not install what is needed (its own message is above)." \
+        "If there was no connection: the package index is needed once. For a mirror: PIP_INDEX_URL."
 }
 
 # --- an environment that has torch ---------------------------------------------------------------
@@ -170,7 +170,7 @@ make_environment() { # python, folder, constraints file or nothing
     say "Python $(version_of "$base") in $2${cpu:+, torch for CPUs}${constraints:+, versions of Colab}"
     [ -z "$dry" ] || return 0
     if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then
-        echo "   is there${cpu:+ (--cpu is for a new one: rm -r $2 first)}"
+        echo "   already there${cpu:+ (--cpu is for a new one: rm -r $2 first)}"
         return
     fi
     rm -rf "$folder"
@@ -180,7 +180,7 @@ make_environment() { # python, folder, constraints file or nothing
             cpu_torch "$folder/bin/python" "$constraints"; then
             size="0.5 GB to download, 3 GB on disk" needed=4
         else
-            echo "   not at $cpu_index: the default torch instead, which runs on CPUs too"
+            echo "   not available at $cpu_index: the default torch instead, which runs on CPUs too"
         fi
     fi
     free=$(df -Pk "$here" | awk 'NR == 2 { print int($4 / 1048576) }')
@@ -247,7 +247,7 @@ else
     [ -z "$newest" ] || part "types" "$newest" -m mypy medclip_helpers
     part "reference pages" \
         "${newest:-$colab}" tools/build_reference.py --output build/reference
-    # OpenVINO in processes of its own: with it and all the others one ended in a segmentation fault
+    # OpenVINO in processes of its own: run with all the others, one ended in a segmentation fault
     alone=(tests/engines/test_openvino.py tests/test_losses.py)
     part "tests, Colab's versions" \
         "$colab" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser" \

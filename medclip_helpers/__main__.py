@@ -1,8 +1,8 @@
 """`medclip`, the command line, also as `python -m medclip_helpers`.
 
-A verb is a function that does it, whose docstring is its help and whose result is the exit code: 0,
-or 1 where something failed; a function that adds its arguments; and a line in VERBS. It imports its
-room when it runs, so that help is there at once.
+A verb is a function that does the work, whose docstring is its help and whose result is the exit
+code: 0, or 1 where something failed; a function that adds its arguments; and a line in VERBS. It
+imports its room only when it runs, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from pathlib import Path
 
 from . import __version__
 
-# What a person can mend: one line, no traceback. RuntimeError is a training that stopped, or
-# torch's for a device that is not there or full.
+# What a user can fix: one line, no traceback. RuntimeError is a training run that stopped, or
+# torch's for a device that is missing or full.
 MENDABLE = (ValueError, OSError, ImportError, RuntimeError)
 
 
 def classify(options: argparse.Namespace) -> int:
-    """Score radiographs against prompts, into a CSV file with a row each.
+    """Score radiographs against prompts, into a CSV file with one row per image.
 
-    A file that cannot be read keeps its row, with the reason, and makes the exit code 1.
+    A file that cannot be read keeps its row, with the reason, and the exit code is then 1.
 
     example:
       medclip classify scans "more/**/*.dcm" --model vit --prompts chexpert --out scores.csv
@@ -37,7 +37,7 @@ def classify(options: argparse.Namespace) -> int:
     _refuse_folder(options.out)
     found = (path for source in options.scans for path in find_radiographs(source))
     scans = list(dict.fromkeys(found))
-    import torch  # after them, for it takes seconds
+    import torch  # only now, because it takes seconds
 
     from . import classify_images, load_medclip
     from .hub import write_text
@@ -48,8 +48,8 @@ def classify(options: argparse.Namespace) -> int:
         options.model, options.device, precision=options.precision, engine=options.engine
     )
     if model.device.type != "cpu":
-        # torch's threads would take the cores from those that read: 177 files/s, 304 without (16
-        # cores beside an H200)
+        # torch's threads would take cores from the reading threads: 177 files/s, 304 without (16
+        # cores with an H200)
         torch.set_num_threads(1)
     how = {"ensemble": not options.maximum, "batch_size": options.batch_size}
     table = classify_images(model, processor, scans, prompts, **how)
@@ -68,7 +68,7 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--ensemble", action="store_true", help="mean over prompts (default)")
     how.add_argument("--maximum", action="store_true", help="maximum over prompts, as published")
-    text = "auto (default: the fastest of the device), float32 (the reference), bfloat16, float16"
+    text = "auto (default: the fastest on the device), float32 (the reference), bfloat16, float16"
     parser.add_argument("--precision", default="auto", help=text)
     text = "torch (default), openvino, or auto: the faster one, measured first"
     parser.add_argument("--engine", default="torch", help=text)
@@ -76,9 +76,9 @@ def _classify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def explain(options: argparse.Namespace) -> int:
-    """Draw which sentence a radiograph is nearest to, and where in the image that comes from.
+    """Plot which sentence a radiograph is nearest to, and where in the image that comes from.
 
-    Without a radiograph a drawing with an effusion is explained, which is outlined.
+    Without a radiograph, a drawing with an effusion is explained; the effusion is outlined.
 
     example:
       medclip explain scan.dcm --model vit --text "large effusion" --text "no effusion"
@@ -102,7 +102,7 @@ def explain(options: argparse.Namespace) -> int:
 def _explain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scan", nargs="?", help="PNG, JPEG or DICOM file")
     _model_arguments(parser)
-    parser.add_argument("--text", action="append", help="a sentence; say it for each")
+    parser.add_argument("--text", action="append", help="a sentence; repeat for more")
     parser.add_argument("--out", type=Path, default=Path("explained.png"),
                         help="default: explained.png")  # fmt: skip
 
@@ -110,7 +110,7 @@ def _explain_arguments(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> int:
     """Are my numbers right? Check each part of a model on numbers that need no download.
 
-    A part that is wrong makes the exit code 1, and is said with what it probably is.
+    If a part is wrong, the exit code is 1 and the probable cause is named.
 
     example:
       medclip check --model vit
@@ -136,9 +136,9 @@ def _model_arguments(parser: argparse.ArgumentParser) -> None:
 def export(options: argparse.Namespace) -> int:
     """Write a folder that serves a model with ONNX Runtime or OpenVINO, without torch.
 
-    Beside both encoders stand what is done to a picture (preprocessing.json), the prompts and their
-    embeddings (prompts.json, prompts.npy), the tokenizer, and what the weights are (export.json).
-    example.py scores a picture with them.
+    It also holds the preprocessing of images (preprocessing.json), the prompts and their embeddings
+    (prompts.json, prompts.npy), the tokenizer, and a description of the weights (export.json).
+    example.py scores an image with them.
 
     example:
       medclip export vit --format onnx --out served
@@ -191,11 +191,11 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
 def data(options: argparse.Namespace) -> int:
     """Write a data set's manifest: images, labels, split, and what the authors pretrained on.
 
-    --recipe authors gives the very test images of MedCLIP's authors, from the data set's tables; of
-    chexpert and mimic-cxr its train images are those that they pretrained on.
+    --recipe authors gives exactly the test images of MedCLIP's authors, from the data set's tables;
+    for chexpert and mimic-cxr its train images are those that they pretrained on.
     --sentences writes the labelled sentences of the reports that are not in the test, for
-    pretraining. --cache 256 writes a small copy of each image and has the manifest name the copies;
-    started again, it resumes.
+    pretraining. --cache 256 writes a small copy of each image and lists the copies in the manifest;
+    run again, it resumes.
 
     example:
       medclip data chexpert-5x200 CheXpert-v1.0-small --recipe authors --out manifest.csv
@@ -208,7 +208,7 @@ def data(options: argparse.Namespace) -> int:
     from .hub import write_text
 
     if options.name == "demo":
-        raise ValueError("the demo's drawings are no files: expected another data set")
+        raise ValueError("the demo's drawings are not files: expected another data set")
     table = build_manifest(
         options.name,
         options.root.expanduser().resolve(),  # so that the paths hold wherever the file is read
@@ -239,14 +239,14 @@ def _data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", type=Path, help="the folder that it was unpacked to")
     parser.add_argument("--out", type=Path, required=True, help="a CSV file")
     parser.add_argument("--recipe", default="stratified", help="stratified (default) or authors")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="for random sampling (default 0)")
     text = "a file with the test images, one column of paths or ids"
     parser.add_argument("--test-ids", type=Path, metavar="FILE", help=text)
     text = "the labelled sentences of its reports, a CSV file to write"
     parser.add_argument("--sentences", type=Path, metavar="FILE", help=text)
-    text = "write copies of so many pixels a side beside --out, and name them in it"
+    text = "write copies of SIZE pixels a side next to --out, and list these in it"
     parser.add_argument("--cache", type=_count, metavar="SIZE", help=text)
-    text = "look for no image: a list from the tables alone"
+    text = "do not look for the images: a list from the tables alone"
     parser.add_argument("--no-check-images", dest="check_images", action="store_false", help=text)
 
 
@@ -279,21 +279,21 @@ def _reproduce_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="a folder")
     text = "a CSV file of labelled sentences, for the authors' normal class and for retrieval"
     parser.add_argument("--sentences", type=Path, help=text)
-    text = "fewer images of our own test list, to try it out"
+    text = "fewer images of our own test list, for a trial"
     parser.add_argument("--test-per-class", type=_count, help=text)
-    parser.add_argument("--max-steps", type=_count, help="shorter training, to try it out")
-    parser.add_argument("--seed", type=int, default=0, help="of what we draw (default 0)")
+    parser.add_argument("--max-steps", type=_count, help="shorter training, for a trial")
+    parser.add_argument("--seed", type=int, default=0, help="for our own sampling (default 0)")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run notebooks with many sets of parameters, and gather what they found.
+    """Run notebooks with many sets of parameters, and collect their results.
 
     A sweep file names notebooks and parameters; all combinations of its grid are run:
       notebook: notebooks/02_prompt_classification.ipynb
       parameters: {images: scans}
       grid: {model: [demo, vit], ensemble: [true, false]}
 
-    A line says what each found, as it ends. Started again, it does what is missing, failed or
+    As each ends, a line says what it found. Run again, it does only what is missing, failed or
     changed.
 
     example:
@@ -307,24 +307,24 @@ def run(options: argparse.Namespace) -> int:
 
     def say(text: str) -> None:
         tqdm.write(text)
-        sys.stdout.flush()  # a pipe or a file would get all of it at the end
+        sys.stdout.flush()  # otherwise a pipe or a file gets all of it at the end
 
     runs, output = plan_files(options.files, options.output)
     shown = varying([run._asdict() for run in runs])
     done: list[dict] = []
     start, due = time.monotonic(), 0.0
     with locked_folder(output):
-        say(f"{len(runs)} to run; after each of them there is more in {output / 'index.html'}")
+        say(f"{len(runs)} to run; {output / 'index.html'} grows after each of them")
         try:
             for record in run_all(runs, options.processes, force=options.force):
                 done.append(record)
                 say(one_line(record, shown))
                 if (began := time.monotonic()) > due:
                     write_report(done, output, runs)
-                    # half of the time at most: of a thousand runs it takes long
+                    # at most half of the time: for a thousand runs it takes long
                     due = 2 * time.monotonic() - began
         except KeyboardInterrupt:
-            say("interrupted: start again to do the rest")
+            say("interrupted: run this again to do the rest")
         failed = sum(record["status"] != "ok" for record in done)
         files = write_report(done, output, runs) if done else []
     took = f"{len(done)} done, {failed} failed, {time.monotonic() - start:.0f} s"
@@ -340,11 +340,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     at_once = min(4, max(1, (os.cpu_count() or 1) // 2))
     text = f"notebooks at a time (default: {at_once})"
     parser.add_argument("--processes", type=_count, default=at_once, help=text)
-    parser.add_argument("--force", action="store_true", help="run again what has finished, too")
+    parser.add_argument("--force", action="store_true", help="also run again what has finished")
 
 
 def train(options: argparse.Namespace) -> int:
-    """Pretrain as a run file says.
+    """Pretrain as specified in a run file.
 
     example:
       medclip train run.yaml --resume
@@ -360,15 +360,15 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     told = Path(__file__).parent / "training" / "run_file.txt"
     parser.epilog = f"{parser.epilog}\n\n{told.read_text(encoding='utf-8')}"
     parser.add_argument("run_file", metavar="RUN.yaml", type=Path)
-    text = "what its relative paths start from (default: its own folder)"
+    text = "base folder of its relative paths (default: its own folder)"
     parser.add_argument("--data", type=Path, metavar="ROOT", help=text)
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the newest checkpoint")
 
 
 def demo(options: argparse.Namespace) -> int:
     """Train the demo model from scratch, on drawings.
 
-    The one that ships is never replaced.
+    The shipped demo model is never replaced.
 
     example:
       medclip train demo --out my-demo --seed 1
@@ -382,30 +382,30 @@ def demo(options: argparse.Namespace) -> int:
 
 
 DEMO = {
-    "samples": (8000, "drawn images"),
+    "samples": (8000, "training drawings"),
     "steps": (600, "of 100 images"),
-    "test_images": (1000, "drawn to judge it by"),
+    "test_images": (1000, "drawings to evaluate it on"),
     "threads": (1, "the result depends on their number"),
 }
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, drawings and order")
+    parser.add_argument("--seed", type=int, default=0, help="for weights, drawings and order")
     for name, (default, meaning) in DEMO.items():
         option, text = f"--{name.replace('_', '-')}", f"{meaning} (default {default})"
         parser.add_argument(option, type=int, default=default, help=text)
 
 
 def _refuse_folder(out: Path) -> None:
-    """Before hours of work whose table could then not be written."""
+    """Fail before hours of work whose result could then not be written."""
     if out.is_dir():
-        raise ValueError(f"--out is a folder, {out}: expected the name of a CSV file")
+        raise ValueError(f"--out is a folder, {out}: expected the name of a file")
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number, 1 or more")
     return int(text)
 
 
@@ -423,7 +423,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `medclip`; returns 0, 1 where something failed, 2 where it could not start or go on."""
+    """Run `medclip`; returns 0, 1 if something failed, 2 if it could not start or continue."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:2] == ["train", "demo"]:
         words[:2] = ["train demo"]

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class PromptClassifier(nn.Module):
-    """Scores images against several prompts a class.
+    """Scores images against several prompts per class.
 
     model: a `MedCLIPModel`.
-    ensemble: a class scores the mean over its prompts; otherwise, as published, their maximum.
+    ensemble: a class's score is the mean over its prompts; otherwise, as published, the maximum.
     batch_size: images, and prompts of a class, encoded at once, whatever number is given.
 
     Nothing is kept between calls: where the same prompts serve many images, encode them once with
-    `encode_prompts` and hand them in as `prompt_embeds`.
+    `encode_prompts` and pass them as `prompt_embeds`.
     """
 
     def __init__(self, model: MedCLIPModel, ensemble: bool = False, batch_size: int = BATCH_SIZE):
@@ -56,7 +56,7 @@ class PromptClassifier(nn.Module):
         """What `forward` returns, from embeddings.
 
         image_embeds: (images, dim), unit length, on any device. prompt_embeds: {class: (prompts,
-            dim)} of `encode_prompts`.
+            dim)} from `encode_prompts`.
         """
         text_embeds = torch.cat(list(prompt_embeds.values()))
         logits = self.model.compute_logits(image_embeds.to(text_embeds.device), text_embeds)
@@ -79,7 +79,7 @@ class PromptClassifier(nn.Module):
 
         pixel_values: (images, 1 or 3, height, width).
         prompt_inputs: {class: tokenised prompts}, from `prompts.process_class_prompts`.
-        prompt_embeds: {class: (prompts, dim)} of `encode_prompts`, instead of prompt_inputs.
+        prompt_embeds: {class: (prompts, dim)} from `encode_prompts`, instead of prompt_inputs.
         unused: other keys of a processor's output are accepted and ignored.
 
         Returns `logits` (images, classes), scaled cosine similarities; `class_names`, a list in the
@@ -104,20 +104,20 @@ def classify_images(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> pandas.DataFrame:
-    """Classify many radiographs; one that cannot be read costs its own row and nothing else.
+    """Classify many radiographs; one that cannot be read affects only its own row.
 
-    images: what `read_radiograph` takes: paths, PIL images, arrays. A generator is asked for an
-        image only when its turn comes.
+    images: what `read_radiograph` takes: paths, PIL images, arrays. From a generator, an
+        image is taken only when its turn comes.
     prompts: {class: [prompt, ...]}, e.g. from `prompts.load_class_prompts`.
     ensemble: mean over a class's prompts, otherwise their maximum.
     spread: also give the standard deviation over each class's prompts, as "<class> sd".
     strict: raise the error of the first image that cannot be read, instead of giving it a row.
     batch_size: images encoded at once (see `processor.read_batches`).
 
-    Returns one row an image: `image` (its path, or its place in `images`), a score for each class
+    Returns one row per image: `image` (its path, or its place in `images`), a score for each class
     (scaled cosine similarity), `predicted` (the class with the highest score), `status` ("ok", or
     why there are no scores: the image could not be read, or the model gives no finite ones) and
-    `note` ("blank" for a picture of one brightness, whose scores mean nothing, else empty).
+    `note` ("blank" for an image of uniform brightness, whose scores mean nothing, else empty).
     """
     import pandas as pd
 

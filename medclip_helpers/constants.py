@@ -35,7 +35,7 @@ IMAGE_SIZE = 224  # pixels a side
 # Longest text, in word pieces with [CLS] and [SEP], that the published model was trained on.
 MAX_TEXT_TOKENS = 77
 VOCABULARY_SIZE = 28996  # word pieces of Bio_ClinicalBERT
-# What a model's weights are, said where their output is shown; see `MedCLIPModel.note`.
+# What a model's weights are, shown with their output; see `MedCLIPModel.note`.
 UNTRAINED_NOTE = "Untrained weights: results have no meaning."
 PUBLISHED_NOTE = "Published MedCLIP weights: for research use only."
 PUBLISHED_FORMAT_NOTE = "Weights in MedCLIP's published format: for research use only."

@@ -26,7 +26,7 @@ PUBLISHED_ENCODERS = {"vit": MedCLIPVisionModelViT, "resnet": MedCLIPVisionModel
 
 
 def choose_device(device: str | torch.device = "auto") -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU for "auto"; ValueError for one that is not here."""
+    """CUDA, else Apple's MPS, else the CPU for "auto"; ValueError for one that is not available."""
     here = [
         kind
         for kind, there in (
@@ -67,17 +67,17 @@ def load_medclip(
     precision: what the encoders compute in: "float32", whose numbers are the reference, "auto" (the
         fastest that the device has in hardware), "bfloat16" or "float16"; see
         `engines.choose_precision`. Weights and everything after an embedding stay in float32.
-    engine: what computes the encoders: "torch"; "openvino", on a CPU (about half a minute for the
-        first time, then an export is kept in the cache; torch computes, with a warning, where it is
-        not installed); or "auto", the one that is faster in a few calls now. OpenVINO's encoders
-        give embeddings, of pictures as the processor makes them, and refuse everything else (see
+    engine: what computes the encoders: "torch"; "openvino", on a CPU (about half a minute the first
+        time, then an export is kept in the cache; where it is not installed, torch computes, with a
+        warning); or "auto", whichever is faster in a few test calls. OpenVINO's encoders give
+        embeddings, of pictures as the processor makes them, and refuse everything else (see
         `engines.CompiledEncoder`).
     cache_dir, mirror: as in `hub.fetch_weights`.
 
-    Raises ValueError for an unknown name, device, precision or engine, or a file that is no MedCLIP
-    checkpoint or not the one that was downloaded, FileNotFoundError for a path without weights, and
-    `hub.DownloadError` where published weights are neither cached nor reachable, within 10 seconds
-    where there is no network.
+    Raises ValueError for an unknown name, device, precision or engine, or a file that is not a
+    MedCLIP checkpoint or not the one that was downloaded, FileNotFoundError for a path without
+    weights, and `hub.DownloadError` where published weights are neither cached nor reachable,
+    within 10 seconds where there is no network.
 
     >>> model, processor = load_medclip("demo")
     """
@@ -96,10 +96,10 @@ def load_medclip(
             )
     else:
         raise ValueError(
-            f"{checkpoint.file} is no MedCLIP checkpoint: its names are not the published ones, "
-            "and there is no config.json of this package beside it"
+            f"{checkpoint.file} is not a MedCLIP checkpoint: its names are not the published ones, "
+            "and there is no config.json of this package next to it"
         )
-    # Custom weights are copied, for they may be saved over the very file they came from.
+    # Custom weights are copied, because they may be saved over the file they came from.
     fill_weights(model, checkpoint, assign=bool(published))
     processor = MedCLIPProcessor.from_pretrained(
         checkpoint.file.parent, whole=not published, cache_dir=cache_dir, mirror=mirror
@@ -107,7 +107,7 @@ def load_medclip(
     model.precision = chosen
     model.to(place).eval()
     if place.type != "mps" and not model.vision_model.channels_last:
-        model.vision_model.to(memory_format=torch.channels_last)  # as convolutions read fastest
+        model.vision_model.to(memory_format=torch.channels_last)  # which convolutions read fastest
     if engine != "torch":
         _compile(model, processor, cache_folder(cache_dir) / "engines", engine)
     return model, processor
@@ -126,7 +126,7 @@ def encoders_of(model: MedCLIPModel, processor: MedCLIPProcessor) -> dict[str, E
 
 
 def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, engine: str) -> None:
-    """Give OpenVINO the encoders' seats; for "auto" only where it computes both of them faster."""
+    """Replace the encoders by OpenVINO's; for "auto" only where both of them are then faster."""
     weights, compiled = describe_weights(model), {}
     for name, encoder in encoders_of(model, processor).items():
         try:
@@ -134,7 +134,7 @@ def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, eng
         except Exception as error:  # torch's exporter raises whatever a backbone makes it raise
             if engine == "openvino":
                 raise
-            warn_user(f"torch computes, for the export failed: {error}")
+            warn_user(f"using torch, because the export failed: {error}")
             return
         if engine == "auto" and not is_faster(compiled[name], encoder, model.precision):
             return
@@ -144,14 +144,14 @@ def _compile(model: MedCLIPModel, processor: MedCLIPProcessor, folder: Path, eng
 
 
 def _find(name: str | Path, cache_dir: str | Path | None, mirror: str | None) -> Path:
-    """Where the weights are that `load_medclip` is asked for; published ones are fetched."""
+    """Where the weights for `load_medclip` are; published ones are fetched."""
     if name == "auto":
         try:
             return fetch_weights("vit", cache_dir, mirror)
         except DownloadError as error:
             reason = str(error).splitlines()[0].removesuffix(". Tried:")
             warn_user(
-                f"published weights are not at hand ({reason}): using the demo model, "
+                f"published weights are not available ({reason}): using the demo model, "
                 "which was trained on drawings"
             )
             return CHECKPOINT_FOLDER

@@ -1,10 +1,10 @@
 """MedCLIP's losses, as free functions on tensors.
 
 Wang et al. (EMNLP 2022), section 3.3: an image and a sentence that share findings are a match,
-whoever's they are. Cosines of their label vectors become soft targets, and the softmax over a
+whoever they come from. Cosines of their label vectors become soft targets, and the softmax over a
 batch's similarities is pulled towards them.
 
-Half-precision logits are taken to float32 before a softmax.
+Half-precision logits are converted to float32 before a softmax.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def semantic_contrastive_loss(
     semantic_similarity_matrix: (images, texts).
 
     Returns a scalar, averaged over images. Logits are cosine times 100, a fixed temperature of
-    0.01; `semantic_matching_loss` takes the model's own and both directions.
+    0.01; `semantic_matching_loss` uses the model's own temperature and both directions.
     """
     shape = (len(img_embeds), len(text_embeds))
     _check_matrix("semantic_similarity_matrix", semantic_similarity_matrix, shape)
@@ -148,10 +148,10 @@ class ImageTextContrastiveLoss(nn.Module):
         """{"loss_value": scalar} over all processes' images and texts.
 
         input_ids, attention_mask: (texts, tokens). pixel_values: (images, channels, height, width).
-        image_labels: (images, labels) and text_labels: (texts, labels); without both InfoNCE, which
-            takes image i and text i for a pair. img_labels: the published name of image_labels.
+        image_labels: (images, labels) and text_labels: (texts, labels); without both, InfoNCE,
+            which takes image i and text i as a pair. img_labels: published name of image_labels.
         aug_input_ids, aug_attention_mask: other wordings of the same texts; the loss is then the
-            mean of the loss on either, as published.
+            mean of the two losses, as published.
         token_type_ids: accepted and not used, as by the model.
 
         Raises ValueError for labels of one side alone, and for image labels under both names.
@@ -159,7 +159,7 @@ class ImageTextContrastiveLoss(nn.Module):
         if image_labels is None:
             image_labels = img_labels
         elif img_labels is not None:
-            raise ValueError("img_labels and image_labels are one thing: expected one of them")
+            raise ValueError("img_labels and image_labels are the same: expected one of them")
         if (image_labels is None) != (text_labels is None):
             missing = "image_labels" if image_labels is None else "text_labels"
             raise ValueError(f"{missing} missing: expected labels of images and of texts, or none")

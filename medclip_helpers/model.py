@@ -104,7 +104,7 @@ class MedCLIPVisionEncoder(nn.Module):
         super().__init__()
         self.config = {"backbone": backbone, "projection_dim": projection_dim, **backbone_kwargs}
         self.backbone = timm.create_model(backbone, num_classes=0, **backbone_kwargs)
-        # Some backbones pool to another width than their feature map has.
+        # Some backbones pool to a width other than their feature map's.
         width = getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features
         pool: Any = getattr(self.backbone, "global_pool", None)
         if width == self.backbone.num_features and hasattr(pool, "feat_mult"):
@@ -211,7 +211,7 @@ class MedCLIPTextModel(nn.Module):
 def _without_network(vision: Mapping) -> dict:
     """The settings of an encoder that is filled from a file: timm must not fetch anything."""
     if ":" in vision["backbone"]:
-        raise ValueError(f"backbone is {vision['backbone']!r}, expected a name of timm's own")
+        raise ValueError(f"backbone is {vision['backbone']!r}, expected a timm model name")
     return {**vision, "pretrained": False}
 
 
@@ -219,8 +219,8 @@ class MedCLIPModel(nn.Module):
     """Image and text encoders with a learned temperature.
 
     vision_cls: class of the vision encoder, built without arguments (`MedCLIPVisionModelViT` or
-        `MedCLIPVisionModel`), or a ready encoder.
-    text_model: a ready text encoder; by default `MedCLIPTextModel()`.
+        `MedCLIPVisionModel`), or an encoder instance.
+    text_model: a text encoder instance; by default `MedCLIPTextModel()`.
     logit_scale_init_value: initial temperature; `logit_scale` holds the logarithm of its inverse.
 
     `note` says what the weights are; it is saved with them and shown where their output is shown.
@@ -266,7 +266,7 @@ class MedCLIPModel(nn.Module):
         return self.logit_scale.device
 
     def autocast(self) -> AbstractContextManager:
-        """Inside, the encoders compute in `precision`; in train mode as whoever trains has it."""
+        """Inside, the encoders compute in `precision`; in train mode, as the caller has set."""
         return nullcontext() if self.training else reduced_precision(self.precision, self.device)
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ class MedCLIPModel(nn.Module):
         Raises ValueError for word pieces beyond the model's vocabulary.
         """
         known = self.text_model.config.vocab_size
-        # asked before it moves: on a GPU an unknown number would end the process
+        # checked before it moves: on a GPU an unknown number would end the process
         on_cpu = input_ids.device.type == "cpu" and input_ids.numel()
         if on_cpu and (highest := input_ids.max().item()) >= known:
             raise ValueError(
@@ -315,7 +315,7 @@ class MedCLIPModel(nn.Module):
         """Embed images and texts and compare all with all.
 
         input_ids, attention_mask: (texts, tokens). pixel_values: (images, 1 or 3, height, width).
-        return_loss: also compute InfoNCE, which takes image i and text i for a pair; `ValueError`
+        return_loss: also compute InfoNCE, which takes image i and text i as a pair; `ValueError`
             from the loss if their numbers differ.
         unused: further keys of a processor's output (token_type_ids) are accepted and ignored.
         """
@@ -354,8 +354,8 @@ class MedCLIPModel(nn.Module):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write `model.safetensors` and `config.json`, which `load_medclip(folder)` reads.
 
-        The processor is saved beside them by its own `save_pretrained(folder)`; without it the
-        folder is refused. (`torch.save(model)` fails once a text was encoded, because transformers
+        The processor is saved next to them by its own `save_pretrained(folder)`; without it the
+        folder is refused. (`torch.save(model)` fails once a text has been encoded: transformers
         leaves hooks in its modules that cannot be pickled; `model.state_dict()` can be saved.)
 
         dtype: store floating-point weights in this type (they are loaded as float32).
@@ -379,14 +379,14 @@ class MedCLIPModel(nn.Module):
 
         where: what an error calls the config.
 
-        Raises ValueError for a config of a newer format, or one that describes no model.
+        Raises ValueError for a config of a newer format, or one that does not describe a model.
         """
         check_format(config, where)
         try:
             vision = MedCLIPVisionEncoder(**_without_network(config["vision"]))
             bert = BertConfig(**config["text"])
             model = cls(vision, MedCLIPTextModel(bert, config["vision"]["projection_dim"]))
-        except Exception as error:  # timm and transformers raise many kinds for a setting they lack
-            raise ValueError(f"{where} describes no model: {error!r}") from error
+        except Exception as error:  # timm and transformers raise many kinds for an unknown setting
+            raise ValueError(f"{where} does not describe a model: {error!r}") from error
         model.note = config.get("note", model.note)
         return model

@@ -80,7 +80,7 @@ class MedCLIPProcessor:
     """Turns texts and radiographs into model inputs.
 
     image_processor: by default the published one.
-    tokenizer: by default the published one; its vocabulary is fetched when the first text comes
+    tokenizer: by default the published one; its vocabulary is fetched with the first text
         (`cache_dir` and `mirror` as in `hub.load_tokenizer`).
     """
 
@@ -114,8 +114,8 @@ class MedCLIPProcessor:
 
         text: one text or several; `padding=True` pads to the longest of them, which is part of a
             text's embedding (see `MedCLIPTextModel`). Longer texts are cut at `max_length` tokens,
-            with a warning; `truncation="longest_first"` asks for it, without one, and False leaves
-            them whole.
+            with a warning; `truncation="longest_first"` does so without one, and False leaves them
+            whole.
         images: one radiograph or several: paths, open files, PIL images, arrays or tensors; of the
             last two, 2 or 3 axes are one image and 4 are a batch.
 
@@ -124,7 +124,7 @@ class MedCLIPProcessor:
         what `read_radiograph` raises.
         """
         if text is None and images is None:
-            raise ValueError("nothing to process: give text, images or both")
+            raise ValueError("nothing to process: expected text, images or both")
         if return_tensors != "pt":
             raise ValueError(f"return_tensors={return_tensors!r}: only 'pt' is supported")
         features = {}
@@ -145,7 +145,7 @@ class MedCLIPProcessor:
             if cut and truncation is True:
                 warn_user(
                     f"{len(cut)} of {len(texts)} texts are longer than {max_length} word pieces "
-                    f"and were cut there, first “{cut[0][:60]}…”"
+                    f"and were truncated; the first is “{cut[0][:60]}…”"
                 )
             features["input_ids"] = encoded["input_ids"]
             features["attention_mask"] = encoded["attention_mask"]
@@ -184,22 +184,22 @@ class MedCLIPProcessor:
                 image_processor = MedCLIPImageProcessor(**json.loads(config.read_text()))
             if has_tokenizer:
                 tokenizer = BertTokenizer.from_pretrained(folder)
-        except Exception as error:  # tokenizers raises nothing more special
+        except Exception as error:  # tokenizers raises nothing more specific
             raise ValueError(f"{folder} holds a damaged processor: {error}") from error
         return cls(image_processor, tokenizer, **tokenizer_source)
 
 
 def _prepare(processor: MedCLIPProcessor, image, line: tuple[str, int]) -> dict:
-    """`pixel_values` (1, 1, size, size), and whether the picture is `blank`: of one brightness.
+    """`pixel_values` (1, 1, size, size), and whether the image is `blank`: of uniform brightness.
 
-    line: where warnings point, for a thread does not know who wanted it.
+    line: where warnings point, because a thread does not know who asked for the image.
     """
     with open_radiograph(image, line) as picture:
         return {**processor(images=[picture]), "blank": _is_blank(picture)}
 
 
 def _is_blank(picture: Image.Image) -> bool:
-    # Nearly always some of the pixels tell, in a hundredth of the time.
+    # Nearly always a few of the pixels suffice, in a hundredth of the time.
     some = picture.resize((64, 64), Image.Resampling.NEAREST)
     return all(len(set(one.getextrema())) == 1 for one in (some, picture))
 
@@ -210,17 +210,17 @@ def read_batches(
     device: torch.device,
     batch_size: int | None = None,
 ) -> Generator[list[tuple[object, Future]]]:
-    """Batches of (image, its inputs to come), in order, read by threads.
+    """Batches of (image, future of its inputs), in order, read by threads.
 
-    images: each is what `read_radiograph` takes; one is asked for only when its turn comes.
+    images: each is what `read_radiograph` takes; it is fetched only when its turn comes.
     device: where the model runs. Beside a GPU the next batch is read while the model works. A CPU
         does one after the other, each with all cores: the model's threads wait for the slowest of
-        them, so that reading meanwhile would hold up all.
+        them, so that reading meanwhile would hold up all of them.
     batch_size: by default 8 on a CPU, 64 elsewhere.
 
     A future's `result()` is `pixel_values` (1, 1, size, size) and `blank`, or raises what
-    `read_radiograph` raised; the first batch raises ValueError for a `batch_size` below 1. Close
-    the generator, which `contextlib.closing` does, and what is still waiting to be read is dropped.
+    `read_radiograph` raised; the first batch raises ValueError for a `batch_size` below 1. Closing
+    the generator, as `contextlib.closing` does, drops what is still waiting to be read.
     """
     on_cpu = device.type == "cpu"
     if batch_size is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @cache
 def prompt_grammars() -> dict[str, dict[str, list[list[str]]]]:
-    """{preset: {class: word lists}}, as prompts.yaml says; a prompt has one word of each list."""
+    """{preset: {class: word lists}}, from prompts.yaml; a prompt takes one word from each list."""
     return read_settings(Path(__file__).with_name("prompts.yaml"))
 
 
@@ -55,7 +55,7 @@ def _draw(name: str, sentences: list[str], n: int | None, seed: int) -> list[str
     if n is None:
         return sentences
     if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
-        raise ValueError(f"number of prompts a class is {n!r}, expected a whole number from 1")
+        raise ValueError(f"prompts per class: {n!r}, expected a whole number, 1 or more")
     # A generator for each class: what one class gets does not depend on which others there are.
     return random.Random(f"{seed}:{name}").sample(sentences, min(n, len(sentences)))
 
@@ -63,7 +63,7 @@ def _draw(name: str, sentences: list[str], n: int | None, seed: int) -> list[str
 def generate_chexpert_class_prompts(n: int | None = None, seed: int = 0) -> dict[str, list[str]]:
     """Prompts for the five CheXpert competition classes, {class: [prompt, ...]}.
 
-    n: prompts a class, drawn without replacement with `seed` (a class with fewer gives all of
+    n: prompts per class, drawn without replacement with `seed` (a class with fewer gives all of
     them); None gives all: Atelectasis 210, Cardiomegaly 15, Consolidation 192, Edema 18, Pleural
     Effusion 54.
     """
@@ -116,7 +116,7 @@ def generate_class_prompts(
 def load_class_prompts(
     source: str | Path, n: int | None = None, seed: int = 0
 ) -> dict[str, list[str]]:
-    """Prompts of a preset ("chexpert", "covid", "rsna") or of a reader's own JSON or YAML file.
+    """Prompts of a preset ("chexpert", "covid", "rsna") or of a custom JSON or YAML file.
 
     The file maps each class to a list of prompts. `n` and `seed` draw from either.
 
@@ -124,7 +124,7 @@ def load_class_prompts(
     (210, 15, 192, 18, 54; COVID 12; Pneumonia 312, of which one is blank and none says pneumonia),
     from the wheel of the published package, which pip fetches once. The latter two have no normal
     class: the authors drew it from a sentence table (`generate_class_prompts` of "No Finding").
-    Which of them `seed` draws is our own draw, not one of the authors' five.
+    Which of them `seed` picks is our own draw, not one of the authors' five.
 
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name
     with an ending is a file's), ValueError naming what in the file is not of that form, and for the
@@ -148,7 +148,7 @@ def check_class_prompts(
 ) -> dict[str, list[str]]:
     """`prompts` itself if it is {class: [prompt, ...]}; else a ValueError that says what is not.
 
-    blank: whether a prompt may be without a word, as one of the authors' is.
+    blank: whether a prompt may be blank, as one of the authors' is.
     """
     if not isinstance(prompts, Mapping) or not prompts:
         found = "nothing" if not prompts else type(prompts).__name__
@@ -156,14 +156,12 @@ def check_class_prompts(
     for name, sentences in prompts.items():
         if not isinstance(name, str) or not name.strip():
             # YAML 1.1 reads a bare No as false
-            raise ValueError(f"{where}: class name {name!r} is not a text (in YAML, quote it)")
+            raise ValueError(f"{where}: class name {name!r} is not text (in YAML, quote it)")
         if not isinstance(sentences, Sequence) or isinstance(sentences, str) or not sentences:
             raise ValueError(f"{where}: class {name!r} needs a non-empty list of prompts")
         for sentence in sentences:
             if not isinstance(sentence, str) or not (blank or sentence.strip()):
-                raise ValueError(
-                    f"{where}: {sentence!r} among the prompts of {name!r} is not a text"
-                )
+                raise ValueError(f"{where}: {sentence!r} among the prompts of {name!r} is not text")
     return {name: list(sentences) for name, sentences in prompts.items()}
 
 

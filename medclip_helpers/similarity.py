@@ -2,8 +2,8 @@
 
 A text's embedding depends on how far it is padded (see `MedCLIPTextModel`), so wherever a score is
 shown one of two rules holds: the prompts of a class are padded to the longest of them, as published
-(`PromptClassifier`, the zero-shot protocol); everywhere else a text stands by itself, unpadded
-(`encode_texts`), and has one embedding, whatever stands beside it.
+(`PromptClassifier`, the zero-shot protocol); everywhere else a text is encoded by itself, unpadded
+(`encode_texts`), and has one embedding, whatever else is encoded.
 
 Both published encoders end in a mean over positions p and a projection W without bias, so
 with features f, unit text embedding t and v = W mean_p(f_p):
@@ -46,7 +46,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 class EncodedBatch(NamedTuple):
     """images: as they were given. errors: {place: why it could not be read}.
-    blank: places of pictures of one brightness. embeds: (images without an error, dim), unit
+    blank: places of images of uniform brightness. embeds: (images without an error, dim), unit
     length, float32, on the CPU.
     """
 
@@ -63,7 +63,7 @@ def encode_batches(
     images: Iterable,
     batch_size: int | None = None,
 ) -> Generator[EncodedBatch]:
-    """Embeddings of images, a batch at a time; one that cannot be read costs itself alone.
+    """Embeddings of images, a batch at a time; one that cannot be read affects only itself.
 
     images, batch_size: as for `processor.read_batches`, which also says how they are read.
     """
@@ -181,5 +181,5 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         projected = torch.einsum("ifhw,df->idhw", features.float(), weight)  # no TF32 in a product
         terms = torch.einsum("idhw,td->ithw", projected, text_embeds)
-    length = projected.mean(dim=(2, 3)).norm(dim=1).clamp_min(1e-12)  # as `F.normalize` has it
+    length = projected.mean(dim=(2, 3)).norm(dim=1).clamp_min(1e-12)  # as in `F.normalize`
     return terms / (projected[0, 0].numel() * length[:, None, None, None])

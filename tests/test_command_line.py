@@ -168,7 +168,7 @@ def test_classify_takes_patterns_prompts_and_the_maximum(scans, tmp_path, capsys
         ({"--model": "vitt"}, "unknown model 'vitt'"),
         ({"--model": "no/such/folder"}, "no folder or file with weights at no/such/folder"),
         ({"--prompts": "chexpart"}, "unknown prompts 'chexpart'"),
-        ({"--out": "."}, "--out is a folder, .: expected the name of a CSV file"),
+        ({"--out": "."}, "--out is a folder, .: expected the name of a file"),
         ({"--device": "gpu"}, "gpu"),
     ],
 )
@@ -186,7 +186,7 @@ def test_classify_refuses_before_it_starts(changes, message, scans, capsys, monk
 def test_a_number_that_is_none_is_refused(number, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["classify", "x", "--batch-size", number])
-    assert f"argument --batch-size: {number} is not 1 or more" in capsys.readouterr().err
+    assert f"argument --batch-size: {number!r}, expected a whole number" in capsys.readouterr().err
 
 
 def test_ensemble_and_maximum_are_one_or_the_other(capsys):

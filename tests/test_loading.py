@@ -88,9 +88,9 @@ def test_a_pickle_that_would_run_code_is_refused(zipped, wrapped, tmp_path):
 @pytest.mark.parametrize(
     ("tensor", "expected"),
     [
-        (torch.zeros(1).expand(10**10), "unfolds to 4e[+]10 bytes, expected at most 2e[+]09"),
-        (torch.eye(3).to_sparse(), "a is no ordinary tensor"),
-        (torch.empty(3, device="meta"), "a is no ordinary tensor"),
+        (torch.zeros(1).expand(10**10), "expands to 4e[+]10 bytes, expected at most 2e[+]09"),
+        (torch.eye(3).to_sparse(), "a is .*, expected an ordinary tensor"),
+        (torch.empty(3, device="meta"), "a is .*, expected an ordinary tensor"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Validating sparse tensor")
@@ -198,7 +198,7 @@ def test_half_precision_copy_is_loaded_as_float32(small_model, standin_processor
         ("empty", FileNotFoundError, "expected model.safetensors or pytorch_model.bin"),
         ("broken.bin", ValueError, "is not a PyTorch checkpoint"),
         ("list.bin", ValueError, "holds no state dict"),
-        ("other.bin", ValueError, "is no MedCLIP checkpoint"),
+        ("other.bin", ValueError, "is not a MedCLIP checkpoint"),
     ],
 )
 def test_what_is_no_checkpoint_is_said(source, error, expected, tmp_path, monkeypatch):
@@ -215,9 +215,9 @@ def test_what_is_no_checkpoint_is_said(source, error, expected, tmp_path, monkey
     ("file", "content", "expected"),
     [
         ("config.json", "{", "config.json is not JSON"),
-        ("config.json", "[]", "is no MedCLIP checkpoint"),
-        ("config.json", '{"vision": {"backbone": "no such"}, "text": {}}', "describes no model"),
-        ("config.json", '{"vision": 1}', "describes no model"),
+        ("config.json", "[]", "is not a MedCLIP checkpoint"),
+        ("config.json", '{"vision": {"backbone": "no such"}, "text": {}}', "not describe a model"),
+        ("config.json", '{"vision": 1}', "not describe a model"),
         ("preprocessor_config.json", '{"size": 1000000000}', "size is 1000000000, expected 1 to"),
         ("preprocessor_config.json", '{"std": 0}', "std 0, expected numbers, and std above 0"),
         ("preprocessor_config.json", '{"speed": 1}', "holds a damaged processor: .*speed"),
@@ -319,7 +319,7 @@ def test_a_config_sends_nobody_to_the_network(tmp_path, monkeypatch):
     load_medclip(folder, device="cpu")
     config = config.replace('"resnet10t"', '"hf-hub:timm/resnet10t"')
     (folder / "config.json").write_text(config)
-    with pytest.raises(ValueError, match="backbone is 'hf-hub:timm/resnet10t', expected a name"):
+    with pytest.raises(ValueError, match="backbone is 'hf-hub:timm/resnet10t', expected a timm"):
         load_medclip(folder, device="cpu")
 
 

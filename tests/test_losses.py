@@ -196,7 +196,7 @@ def test_the_collators_names_and_the_published_ones_mean_the_same(golden):
     published = loss_of(**batch, **labels, img_labels=golden["img_labels"])["loss_value"]
     ours = loss_of(**batch, **labels, image_labels=golden["img_labels"])["loss_value"]
     assert ours.equal(published)
-    with pytest.raises(ValueError, match="img_labels and image_labels are one thing"):
+    with pytest.raises(ValueError, match="img_labels and image_labels are the same"):
         loss_of(**batch, img_labels=golden["img_labels"], image_labels=golden["img_labels"])
 
 

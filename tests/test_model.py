@@ -110,7 +110,7 @@ def test_vision_class_or_ready_encoder():
 
 
 def test_processor_inputs(standin_processor):
-    with pytest.raises(ValueError, match="give text, images or both"):
+    with pytest.raises(ValueError, match="expected text, images or both"):
         standin_processor()
     with pytest.raises(ValueError, match="non-empty list"):
         standin_processor(text=[])

@@ -121,10 +121,10 @@ def test_presets_by_name():
         ('{"a": "text"}', "class 'a' needs a non-empty list"),
         ('{"a": []}', "class 'a' needs a non-empty list"),
         ('{"a": 3}', "class 'a' needs a non-empty list"),
-        ('{"a": ["x", 3]}', "3 among the prompts of 'a' is not a text"),
-        ('{"a": [" "]}', "' ' among the prompts of 'a' is not a text"),
+        ('{"a": ["x", 3]}', "3 among the prompts of 'a' is not text"),
+        ('{"a": [" "]}', "' ' among the prompts of 'a' is not text"),
         ('{"a": ["x"], "a": ["y"]}', "has 'a' twice in one mapping"),
-        ('{"": ["x"]}', "class name '' is not a text"),
+        ('{"": ["x"]}', "class name '' is not text"),
         (b"\xff\xd8\xff", "is not JSON"),
         ("{}", "expected {class:"),
     ],
@@ -142,8 +142,8 @@ def test_bad_files_are_named(content, expected, tmp_path):
     [
         ("a: [b", "is not YAML"),
         ("a: [x]\nb: [y]\na: [z]", "has 'a' twice in one mapping"),
-        ("No: [no tube]", "class name False is not a text .in YAML, quote it"),
-        ("a: [1]", "1 among the prompts of 'a' is not a text"),
+        ("No: [no tube]", "class name False is not text .in YAML, quote it"),
+        ("a: [1]", "1 among the prompts of 'a' is not text"),
         ("", "expected {class: .* got nothing"),
     ],
 )
@@ -167,7 +167,7 @@ def test_unknown_presets_and_missing_files(tmp_path):
 
 @pytest.mark.parametrize("n", [0, -1, 2.5, True])
 def test_number_of_prompts_is_checked(n):
-    with pytest.raises(ValueError, match="expected a whole number from 1"):
+    with pytest.raises(ValueError, match="expected a whole number, 1 or more"):
         generate_chexpert_class_prompts(n=n)
 
 

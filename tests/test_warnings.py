@@ -111,7 +111,7 @@ WARNINGS = {
     ),
     "a model in place of another": (
         lambda d, photo: load_medclip("auto", "cpu", cache_dir=photo.parent),
-        "not at hand",
+        "not available",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Benchmarks, beside the published package and the bare backbone, in one table.
+"""Benchmarks, next to the published package and the bare backbone, in one table.
 
     python tools/benchmark.py
     python tools/benchmark.py image load --quick
@@ -9,7 +9,7 @@ Run it with a Python that has this package's requirements. The first run makes a
 the published package (Python 3.11, torch 2.11, transformers 4.24: some 6 GB) and the files that
 both sides read; they are kept in the folder. Each side runs in a process of its own; the sides take
 turns. Values are medians; all measurements are in the JSON file. Weights are stand-ins, on which
-times do not depend. The part "cuda" is run only where it is named: it needs a GPU and some ten
+times do not depend. The part "cuda" is run only if named: it needs a GPU and some ten
 minutes, but neither the published package nor a network.
 """
 
@@ -43,7 +43,7 @@ def make_published(folder: Path, python: str) -> Path:
         return found
     if not shutil.which(python):
         raise SystemExit(
-            f"{python} is not here: name a Python 3.11 with --python, or leave the published "
+            f"{python} is not found: name a Python 3.11 with --python, or leave the published "
             "package out with --no-published"
         )
     shutil.rmtree(folder, ignore_errors=True)
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{options.table}: {error}", file=sys.stderr)
             return 2
         except (KeyError, TypeError, AttributeError):
-            print(f"{options.table}: this is no result of this program", file=sys.stderr)
+            print(f"{options.table}: this is not a result of this program", file=sys.stderr)
             return 2
         print(shown)
         return 0

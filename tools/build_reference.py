@@ -2,10 +2,10 @@
 
     python tools/build_reference.py
 
-The package's face has a page, and so has each file at its root and each room, which shows what its
-face has. A name in backticks that stands on a page is a link to it.
+The package's face has a page, as does each file at its root and each room, which shows what its
+face exports. A name in backticks that is documented on a page becomes a link to it.
 
-Fails, and says where, if pdoc warns or a docstring names something of ours that is not there.
+Fails, and says where, if pdoc warns or a docstring names something of ours that does not exist.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "medclip_helpers"
 NAME = re.compile(r"`(?!\w+\.(?:json|safetensors)`)([A-Za-z_]\w*(?:\.\w+)*)(?:\(\))?`")
 CLASS = re.compile(r"[A-Z]+[a-z]\w*")
-# What begins a line of its own: `images, texts: ...`, wherever it stands, and `Returns ...`
+# What begins a line of its own: `images, texts: ...`, wherever it occurs, and `Returns ...`
 ARGUMENTS = re.compile(r"(?m)(?:^|(?<=\. ))((?:[a-z_]\w*, )*[a-z_]\w*): ")
 BEGINNING = re.compile(r"(?<!\n)\n(?=\*\*|Returns |Raises )|(?<=\.) (?=\*\*)")
 OWN_LINK = re.compile(r'<a href="#([\w.]+)">([^<]*)</a>')
-# What Python and torch write for everybody
+# What Python and torch write by default
 EMPTY = re.compile(r"Alias for field|Create new instance of|Initialize (self|internal Module)")
 # Not ours, yet written like a class of ours: torch's, the published code's, IPython's, a column's
 FOREIGN = {"BatchNorm", "Dropout", "ImageTextContrastiveDataset", "In", "Reports"}
@@ -90,7 +90,7 @@ def unknown_names(pages: dict[str, doc.Module]) -> Iterator[str]:
                 else:
                     continue
                 if not found:
-                    yield f"{item.fullname}: `{name}` is not there"
+                    yield f"{item.fullname}: `{name}` does not exist"
 
 
 def _has(thing: object, names: list[str]) -> bool:

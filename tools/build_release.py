@@ -4,7 +4,7 @@
 
 The notebook is the whole tour, assembled from the numbered notebooks: one parameters cell, a setup
 cell that installs the wheel inside the notebook, then a section for each notebook. Pretraining is
-there as comments. In Colab: File, Upload notebook, medclip_colab.ipynb.
+included as comments. In Colab: File, Upload notebook, medclip_colab.ipynb.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Draw the rooms into CONTRIBUTING.md, from the import contract in pyproject.toml.
 
     python tools/draw_rooms.py            writes the diagram between its two marker comments
-    python tools/draw_rooms.py --check    exits with 1 where the diagram is not current
+    python tools/draw_rooms.py --check    exits with 1 if the diagram is out of date
 
-What a room is, in the diagram, is the first sentence of its face's docstring.
+In the diagram, a room is described by the first sentence of its face's docstring.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ START, END = "<!-- rooms: python tools/draw_rooms.py -->\n", "<!-- end of rooms 
 
 
 def diagram(root: Path) -> str:
-    """The layers of the contract as mermaid text, the ground at the bottom."""
+    """The layers of the contract as mermaid text, the lowest at the bottom."""
     contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
     layers = next(c["layers"] for c in contracts["contracts"] if c["id"] == "layers")
     floors = [layer.split(" | ") for layer in layers]
@@ -53,7 +53,7 @@ def said(package: Path, name: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if not current")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder")
     options = parser.parse_args()
     page = options.root / "CONTRIBUTING.md"
@@ -64,7 +64,7 @@ def main() -> int:
         sys.exit(f"{page}: expected the lines {START.strip()} and {END.strip()}")
     new = before + start + diagram(options.root) + end + after
     if new != text and options.check:
-        sys.exit(f"{page}: the rooms are not as drawn; run python tools/draw_rooms.py")
+        sys.exit(f"{page}: the diagram of the rooms is out of date; run python tools/draw_rooms.py")
     page.write_text(new, encoding="utf-8")
     return 0
 

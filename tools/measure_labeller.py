@@ -3,9 +3,9 @@
     python tools/measure_labeller.py ../shared/openi/NLMCXR_reports.tgz [--engine medspacy]
 
 A report counts as positive for an observation if one of its sentences is labelled present or
-uncertain; the truth is the expert's MeSH/major heading. The terms were written while reading
+uncertain; the truth is the experts' MeSH/major headings. The terms were written while reading
 reports with odd numbers only; the even ones are the test. `--engine medspacy`
-puts medspaCy's ConText in the place of negspaCy's NegEx, under the same terms.
+uses medspaCy's ConText instead of negspaCy's NegEx, with the same terms.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from medclip_helpers.data import (
 )
 from medclip_helpers.data.labeller import labeller_words
 
-# CheXpert's Edema takes in vascular congestion, its Cardiomegaly an enlarged cardiac shadow.
+# CheXpert's Edema includes vascular congestion, its Cardiomegaly an enlarged cardiac shadow.
 HEADINGS = {
     "Cardiomegaly": ("Cardiomegaly", "Cardiac Shadow/enlarged", "Cardiac Shadow/borderline"),
     "Pleural Effusion": ("Pleural Effusion", "Hydropneumothorax", "Hemothorax"),
@@ -44,7 +44,7 @@ HEADINGS = {
 
 
 class MedspacyLabeller(SentenceLabeller):
-    """The same terms with medspaCy's ConText for NegEx; the nearest qualifier counts."""
+    """The same terms with medspaCy's ConText instead of NegEx; the nearest qualifier counts."""
 
     def _add_context(self) -> None:
         from medspacy.context import ConText, ConTextRule

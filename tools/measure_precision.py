@@ -1,11 +1,11 @@
-"""What a precision or an engine costs, beside torch in float32 on the same machine.
+"""What a precision or an engine costs, compared with torch in float32 on the same machine.
 
     python tools/measure_precision.py RADIOGRAPHS [--drawings 1000]
 
 RADIOGRAPHS is a file, a folder or a pattern. Stand-in weights of the published shapes score them
 against 50 prompts: the largest change of a logit is what the arithmetic does to real pictures in
 models of full size. The demo model classifies drawings: there a change of the answer and of AUROC
-is one that means something. What is not on this machine is left out.
+means something. What is not on this machine is left out.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Record in tests/parity/protocol.json what the published package says of inputs.py beside it.
+"""Record in tests/parity/protocol.json what the published package says of inputs.py next to it.
 
 Run by the environment that tools/benchmark.py makes for the published package (medclip 0.0.3,
 transformers 4.24), in some three minutes:
 
     build/benchmarks/published/bin/python tools/record_published.py [OPENI_REPORTS.json]
 
-Its phrases and sentences are kept as hashes: they are their authors'. The file named is a list of
-reports, whose sentences are hashed as well.
+Its phrases and sentences are kept as hashes: they are their authors' work. The file named is a
+list of reports, whose sentences are hashed as well.
 """
 
 import contextlib

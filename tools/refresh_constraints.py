@@ -4,7 +4,7 @@
 
 The list is `pip-freeze.gpu.txt` in github.com/googlecolab/backend-info; date and commit say which
 state of it. Local version tags (+cu128) go, since no index serves them. So do packages installed
-from an address, and CUDA and RAPIDS packages: torch from the index brings its own CUDA.
+from a URL, and CUDA and RAPIDS packages: torch from the index brings its own CUDA.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def constraints(freeze: str) -> list[str]:
     pins = [PINNED.match(line.strip()) for line in freeze.splitlines()]
     kept = [f"{p[1]}=={p[2]}" for p in pins if p and not ACCELERATOR.search(p[1].lower())]
     if not kept:
-        raise ValueError("no line of the form name==version: this is no pip freeze")
+        raise ValueError("no line of the form name==version: this is not a pip freeze")
     return kept
 
 

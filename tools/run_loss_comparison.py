@@ -3,9 +3,9 @@
     python tools/run_loss_comparison.py
     python tools/run_loss_comparison.py --processes 1
 
-First the candidates of each arm on validation drawings, then what was chosen on test drawings: some
-200 runs of 10 to 20 seconds of one core. They are written a few at a time; start the command again
-to resume. Where the drawings have changed since, all runs are made again.
+First the candidates of each arm on validation drawings, then the chosen ones on test drawings: some
+200 runs of 10 to 20 seconds on one core. They are written a few at a time; start the command again
+to resume. If the drawings have changed since, all runs are repeated.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ FILE = ROOT / "medclip_helpers" / "experiments" / "loss_comparison.csv"
 def complete(
     results: pd.DataFrame, world: World, settings: list[Setting], split: str, options
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`results` with what was missing of `settings`, run some at a time; and the rows of `settings`
+    """`results` with the missing ones of `settings`, run some at a time; and the rows of `settings`
     alone, in their order.
     """
     wanted = list(dict.fromkeys(settings))  # one setting may be part of two comparisons
     rows = settings_of(results, split)
     todo = [setting for setting in wanted if setting not in rows]
-    print(f"{split}: {len(wanted) - len(todo)} of {len(wanted)} runs are there", flush=True)
+    print(f"{split}: {len(wanted) - len(todo)} of {len(wanted)} runs are done", flush=True)
     for start in range(0, len(todo), options.at_once):
         found = run_settings(world, todo[start : start + options.at_once], split, options.processes)
         found = found.assign(date=time.strftime("%Y-%m-%d"), drawings=world.fingerprint())
@@ -60,7 +60,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--processes", type=int, default=-1, help="runs at a time (default: cores)")
-    parser.add_argument("--at-once", type=int, default=8, help="runs between two savings")
+    parser.add_argument("--at-once", type=int, default=8, help="runs between two saves")
     parser.add_argument("--file", type=Path, default=FILE, help="where the rows are kept")
     options = parser.parse_args()
     world = World()

@@ -23,8 +23,8 @@ from .tables import check_numbers
 
 @cache
 def protected_words() -> frozenset[str]:
-    """Words that augmentation never deletes, swaps or replaces: denials, doubts, sides and places,
-    the words of the findings, and the conjunctions between them."""
+    """Words that augmentation never deletes, swaps or replaces: negations, hedges, sides and
+    locations, the words of the findings, and the conjunctions between them."""
     own = read_settings(Path(__file__).with_name("augmentation.yaml"))
     terms = [
         term for part in labeller_words().values() for terms in part.values() for term in terms
@@ -74,13 +74,13 @@ def _has_wordnet() -> bool:
 
 
 class TextAugmentation:
-    """EDA's synonyms, swap or deletion, one a call, within the free words of a sentence.
+    """EDA's synonyms, swap or deletion, one per call, within the free words of a sentence.
 
     Wei and Zou 2019, as textaugment implements them and published MedCLIP uses them, except that
     `protected_words`, numbers and punctuation stay as they are and where they are: "no" is not
     deleted, "left" does not become "right", and no word moves across them. Each operation works on
-    a run of free words, and deletion leaves at least one of a run. Without WordNet there are no
-    synonyms, which is said once.
+    a run of free words, and deletion leaves at least one of them. Without WordNet there are no
+    synonyms, and a warning says so once.
 
     protect: False, as published, protects nothing.
 
@@ -95,7 +95,7 @@ class TextAugmentation:
 
     def __call__(self, text: str, rng: np.random.Generator) -> str:
         if not isinstance(text, str):
-            raise ValueError(f"text is {text!r:.99}, expected one text")
+            raise ValueError(f"text is {text!r:.99}, expected a string")
         module, eda = _eda()
         module.random = random.Random(int(rng.integers(2**63)))
         operations = ["swap", "deletion", *(["synonym"] if _has_wordnet() else [])]
@@ -123,7 +123,7 @@ def image_augmentation(size: int = IMAGE_SIZE, flip: bool = False):
     flip: mirror an image with probability one half, as published. Off by default, because it makes
         "left" and "right" in sentences untrue.
 
-    Brightness and contrast vary by 20 %, rotation by 10 degrees, scale from .8 to 1.1, place by
+    Brightness and contrast vary by 20 %, rotation by 10 degrees, scale from .8 to 1.1, position by
     1/16; then resize to 8/7 of `size` (256 for 224) and crop at random. Source: the published
     pretraining script. Draws from torch's CPU generator, which `MedCLIPCollator` seeds.
     """

@@ -1,4 +1,4 @@
-"""The authors' own lists of images, drawn again to the last row, and what they pretrained on.
+"""The authors' own lists of images, reproduced to the last row, and what they pretrained on.
 
 The steps are those of github.com/RyanWangZf/MedCLIP: examples/process_*.py at f8599d2, and for the
 balanced and the 2x200 sets playground.ipynb at c7ed9b4 and 104601a. They seed NumPy's global
@@ -28,20 +28,20 @@ SEED = 42
 _ID = re.compile(r"^(?:.*?/)??(patient\d+/study\d+/[^/]+?|[^/]+?)(?:\.(?:dcm|png|jpe?g))?$", re.I)
 OVERLAP = ["pretrained", "patient_pretrained"]  # columns of a manifest
 AUTHORS: dict[str, dict[str, Any]] = read_settings(Path(__file__).with_name("authors.yaml"))
-LOST: dict[str, str] = AUTHORS.pop("lost")  # what cannot be had again, and why
+LOST: dict[str, str] = AUTHORS.pop("lost")  # what cannot be reproduced, and why
 SAID: dict[str, str] = AUTHORS.pop("said")  # the sentence of `describe_test`
 
 
 def image_ids(paths: Iterable[str]) -> pd.Series:
-    """What names an image in any folder: of CheXpert the path from the patient on, else the file's
-    name, both without their ending.
+    """What identifies an image in any folder: for CheXpert the path from the patient on, else the
+    file's name, both without the extension.
     """
     plain = (path.replace("\\", "/").strip() for path in paths)
     return pd.Series([_ID.sub(r"\1", path) for path in plain], dtype=object)
 
 
 def list_hash(ids: Iterable[str]) -> str:
-    """SHA-256 of ids, a line each, in the order given."""
+    """SHA-256 of ids, one per line, in the order given."""
     return hashlib.sha256("".join(f"{name}\n" for name in ids).encode()).hexdigest()
 
 
@@ -51,12 +51,12 @@ def draw_lists(name: str, table: pd.DataFrame) -> dict[str, pd.Index]:
     Raises ValueError for a table that is not the one that the authors drew from.
     """
     known, ids = AUTHORS[name], image_ids(table["file"])
-    expected = f"expected the {known['rows']:,} of {known['table']} in their own order"
+    expected = f"expected the {known['rows']:,} of {known['table']} in their original order"
     first, order = ids.iat[0] if len(ids) else "", list_hash(ids)
     if len(ids) != known["rows"]:
         problem = f"{len(ids):,} rows, {expected}"
     elif (first, order) != (known.get("first", first), known.get("order", order)):
-        problem = f"other images or another order of rows, {first!r} first, {expected}"
+        problem = f"other images or another row order, {first!r} first, {expected}"
     else:
         try:
             lists = _steps(name, table, np.random.RandomState(SEED))
@@ -65,7 +65,7 @@ def draw_lists(name: str, table: pd.DataFrame) -> dict[str, pd.Index]:
         hashes = {s: list_hash(sorted(image_ids(table["file"][rows]))) for s, rows in lists.items()}
         if lists and all(known.get(split, found) == found for split, found in hashes.items()):
             return lists
-        problem = f"other labels than those of {known['table']}"
+        problem = f"labels other than those of {known['table']}"
     raise ValueError(
         f"the authors' list of {name} cannot be drawn from this table, which has {problem}"
     )
@@ -103,7 +103,7 @@ def _of_each(name: str, part: pd.DataFrame, count: int | None) -> pd.DataFrame:
 
 
 def split_as_authors(name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the authors' lists with `split`, in the order drawn; labels are 1 and 0 alone."""
+    """The rows of the authors' lists with `split`, in the order drawn; labels are only 1 and 0."""
     lists = draw_lists(name, table).items()
     table = pd.concat([table.loc[rows].assign(split=split) for split, rows in lists])
     labels = table.columns.intersection(LABELS)
@@ -113,7 +113,7 @@ def split_as_authors(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def find_rows(name: str, table: pd.DataFrame, file: str | Path) -> pd.Index:
     """The rows of the images that a file names, in its order.
 
-    file: text or CSV with one column, of paths or ids; a first line without a digit is a heading.
+    file: text or CSV with one column, of paths or ids; a first line without a digit is a header.
 
     Raises ValueError for more columns, for none, and for ids that match nothing or repeat.
     """
@@ -127,7 +127,7 @@ def find_rows(name: str, table: pd.DataFrame, file: str | Path) -> pd.Index:
         given = given[1:]
     ids = image_ids(given[0])
     rows = pd.Series(table.index, image_ids(table["file"])).reindex(ids)
-    for wrong, what in ((rows.isna(), f"no image of {name}"), (ids.duplicated(), "a repeat")):
+    for wrong, what in ((rows.isna(), f"not an image of {name}"), (ids.duplicated(), "repeated")):
         if wrong.any():
             first = given[0].iat[int(np.argmax(wrong))]
             raise ValueError(
@@ -140,7 +140,7 @@ def find_rows(name: str, table: pd.DataFrame, file: str | Path) -> pd.Index:
 
 def mark_overlap(table: pd.DataFrame, seen: pd.DataFrame | None) -> pd.DataFrame:
     """The table with OVERLAP: whether the authors pretrained on the image, and on others of its
-    patient. seen: rows that they pretrained on; None where that is not known, all is missing then.
+    patient. seen: rows that they pretrained on; None where that is not known; then all is missing.
     """
     if seen is None:
         return table.assign(**dict.fromkeys(OVERLAP, pd.array([pd.NA] * len(table), "boolean")))
@@ -152,7 +152,7 @@ def mark_overlap(table: pd.DataFrame, seen: pd.DataFrame | None) -> pd.DataFrame
 def never_seen(table: pd.DataFrame) -> np.ndarray:
     """(rows,) whether the authors are known to have pretrained on no image of the row's patient.
 
-    table: a manifest; one without the columns OVERLAP knows nothing.
+    table: a manifest; without the columns OVERLAP, nothing is known.
     """
     if not set(OVERLAP) <= set(table):
         return np.zeros(len(table), bool)
@@ -161,15 +161,15 @@ def never_seen(table: pd.DataFrame) -> np.ndarray:
 
 
 def describe_test(table: pd.DataFrame) -> dict[str, Any]:
-    """Which images a manifest tests on, and how far the published weights know them.
+    """Which images a manifest tests on, and which of them the published weights have seen.
 
-    table: of `build_manifest`, or its CSV file read again.
+    table: from `build_manifest`, or its CSV file read back.
 
-    Returns `sha256` of the test images' ids (sorted, a line each), whatever their order; `list`,
+    Returns `sha256` of the test images' ids (sorted, one per line), whatever their order; `list`,
     the authors' list that this is, or None; `images`, `patients`; `pretrained`, images that the
     authors pretrained on; `known_images` and `known_patients`, of whom they pretrained on other
-    images; `unseen_images` and `unseen_patients`, of whom on none (these five None where it is not
-    known); and `sentence`, which says it.
+    images; `unseen_images` and `unseen_patients`, of whom on none (these five are None where that
+    is not known); and `sentence`, which sums it up.
     """
     check_table(table, [*FIRST_COLUMNS, "split", *OVERLAP], "table")
     test = table[table["split"] == "test"]

@@ -1,4 +1,4 @@
-"""The data sets that `build_manifest` knows, as catalogue.yaml says."""
+"""The data sets that `build_manifest` knows, as listed in catalogue.yaml."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class DataSet(NamedTuple):
     """What is known of a data set before it is read.
 
     layout: the folder to name as root, a short text tree. classes: label columns that a zero-shot
-    evaluation tells apart. mode: as `evaluate_classification` has it; "multiclass" has exactly one
+    evaluation tells apart. mode: as in `evaluate_classification`; "multiclass" has exactly one
     of classes present in every row, "binary" has two one-hot columns, the negative class first.
-    prompts: preset of `load_class_prompts`. source: where to get it, and on which terms.
+    prompts: preset of `load_class_prompts`. source: where to get it, and under which terms.
     """
 
     layout: str

@@ -14,7 +14,7 @@ from .labels import encode_labels
 
 @contextmanager
 def _torch_seed(key: Iterable[int]):
-    """Inside, torch's CPU generator is a function of `key`; afterwards it is as it was."""
+    """Inside, torch's CPU generator is a function of `key`; afterwards it is restored."""
     with torch.random.fork_rng(devices=[]):
         seed = np.random.SeedSequence(tuple(key)).generate_state(1, np.uint64)[0]
         # Not torch.manual_seed, which would also reseed CUDA's generators.
@@ -25,12 +25,12 @@ def _torch_seed(key: Iterable[int]):
 class MedCLIPCollator:
     """Samples into model inputs.
 
-    processor: a `MedCLIPProcessor`. Texts are padded to the longest of the batch and cut at 77
-        tokens, as published; the padding is part of their embedding.
+    processor: a `MedCLIPProcessor`. Texts are padded to the longest of the batch and truncated at
+        77 tokens, as published; the padding is part of their embedding.
     image_transform: PIL image -> PIL image, with torch's randomness (`image_augmentation`).
     text_transform: (text, numpy Generator) -> text (`TextAugmentation`).
-    keep_original: give the texts as they are, and as `aug_input_ids` and `aug_attention_mask` as
-        the transform has them, for the mean of the loss on either.
+    keep_original: give the texts unchanged, and the transformed ones as `aug_input_ids` and
+        `aug_attention_mask`, for the mean of the two losses.
     absent, uncertain: what these states count as, see `encode_labels`.
 
     Transforms draw from the sample's `random_key`, so a sample is the same in any batch and worker.
@@ -49,8 +49,8 @@ class MedCLIPCollator:
         keep_original: bool = False,
     ):
         if keep_original and text_transform is None:
-            raise ValueError("keep_original is True, expected a text_transform beside it")
-        encode_labels(np.zeros(0), absent, uncertain)  # refuses what is no number
+            raise ValueError("keep_original is True, expected a text_transform with it")
+        encode_labels(np.zeros(0), absent, uncertain)  # refuses what is not a number
         self.processor = processor
         self.image_transform, self.text_transform = image_transform, text_transform
         self.absent, self.uncertain, self.keep_original = absent, uncertain, keep_original
@@ -64,11 +64,11 @@ class MedCLIPCollator:
     def _text(self, item: dict) -> str:
         if self.text_transform is None:
             return item["text"]
-        # The extra 1: other draws than those that chose the sentence.
+        # The extra 1: draws other than those that chose the sentence.
         return self.text_transform(item["text"], np.random.default_rng((*item["random_key"], 1)))
 
     def fingerprint(self) -> str:
-        """A hash of what a batch follows from, besides its samples."""
+        """A hash of what determines a batch, besides its samples."""
         image_processor = vars(self.processor.image_processor)
         tokenizer = self.processor.tokenizer
         names = "absent", "uncertain", "keep_original"

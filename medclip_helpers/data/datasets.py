@@ -53,7 +53,7 @@ class _StudyDataset(Dataset):
         }
 
     def fingerprint(self) -> str:
-        """A hash of all that a sample follows from; files count by their names."""
+        """A hash of all that determines a sample; files count by their names."""
         facts = {name: value for name, value in sorted(vars(self).items()) if name != "_pools"}
         return fingerprint(type(self).__name__, facts)
 
@@ -66,7 +66,7 @@ class UnpairedDataset(_StudyDataset):
     """Images, each with a sentence from anywhere that shares one of its findings.
 
     images: rows with `imgpath` (anything `read_radiograph` takes) and the 14 labels; reports are
-        not looked at, rows without an image are passed over.
+        ignored, rows without an image are skipped.
     sentences: rows with `Reports` and the 14 labels.
     match: True draws a label that is present in the image, then a sentence in which it is present,
         each uniformly. False draws the sentence whatever the image: the two are then joined only
@@ -74,8 +74,8 @@ class UnpairedDataset(_StudyDataset):
 
     A sample is {"image": PIL "L", "text", "image_labels" (14,), "text_labels" (14,), "random_key"}.
 
-    Two cases are not as in the published dataset. An image about which nothing is known (no label
-    mentioned) is left out, with a warning: it agrees with no sentence, and the published code gives
+    Two cases differ from the published dataset. An image about which nothing is known (no label
+    mentioned) is left out, with a warning: it matches no sentence, and the published code gives
     it a "sentence" of one character. An image with labels but none present, or only ones that no
     sentence has, gets a sentence of No Finding if all its labels are absent, else any sentence.
     Every sentence comes with its own labels.
@@ -102,7 +102,7 @@ class UnpairedDataset(_StudyDataset):
                 raise ValueError(f"no {name} with a label: expected at least one")
         self._texts = known["Reports"].tolist()
         self._text_labels = known[LABELS].to_numpy(np.float32)
-        self._match, self._pools = match, self._index(match)  # the pools follow from the others
+        self._match, self._pools = match, self._index(match)  # the pools follow from the rest
 
     def _index(self, match: bool) -> list[list[np.ndarray]]:
         """For each image, the pools of sentence numbers to draw from; images share the arrays."""
@@ -130,16 +130,16 @@ class UnpairedDataset(_StudyDataset):
 class PairedDataset(_StudyDataset):
     """Images, each with a text from its own report.
 
-    rows: `imgpath`, `report` (text, or a list of sentences) and the 14 labels; rows without image
-        or without a sentence are left out, with a warning.
+    rows: `imgpath`, `report` (text, or a list of sentences) and the 14 labels; rows without an
+        image or without a sentence are left out, with a warning.
     text: "sentence", any sentence of the report; "finding", one in which a label is present, No
         Finding included (any sentence where there is none); or "report", all sentences.
     sentences: labels by sentence (`Reports` and the 14 columns), looked up in the normalised form
         of `split_report`. A sentence that is not in it has unknown labels, NaN (the published
         dataset calls it No Finding). A whole report has the labels of its row.
 
-    A sample is as in `UnpairedDataset`. Raises ValueError for another `text` and where no pair is
-    left.
+    A sample is as in `UnpairedDataset`. Raises ValueError for an unknown `text` and where no pair
+    is left.
     """
 
     def __init__(
@@ -191,12 +191,12 @@ class AuthorsDataset(_StudyDataset):
 
     rows: `imgpath`, `report` (text or none) and the 14 labels; unknown ones count as 0.
     sentences: `Reports` and the 14 labels, see `data.sentences.authors_sentences`.
-    bank: sentences of each label, drawn anew for each epoch, for the images without a report.
-    first_character: repeat the authors' mistake for images without report and label, whose
-        "sentence" is the first character of a No Finding sentence; otherwise it is the whole one.
+    bank: number of sentences per label, redrawn for each epoch, for the images without a report.
+    first_character: repeat the authors' mistake for images without a report or label, whose
+        "sentence" is the first character of a No Finding sentence; otherwise it is all of it.
 
-    An image with a report has any sentence of it, with the labels that the table has for this very
-    text; for one that it lacks, No Finding and nothing else. An image without has a sentence of the
+    An image with a report gets any sentence of it, with the labels that the table has for exactly
+    this text; if it has none, No Finding and nothing else. An image without gets a sentence of the
     bank with one of its findings (No Finding does not count), else one of No Finding.
 
     A sample is as in `UnpairedDataset`. Raises ValueError for tables that lack a column or have
@@ -224,7 +224,7 @@ class AuthorsDataset(_StudyDataset):
         self._labels_of = dict(zip(self._texts, self._text_labels, strict=True))
         self._normal = np.flatnonzero(self._text_labels[:, 0] == PRESENT)
         if not len(self._normal):
-            raise ValueError(f"none of {len(table)} sentences has No Finding: expected some")
+            raise ValueError(f"none of {len(table)} sentences has No Finding: expected one or more")
         self._pools: tuple[int, np.ndarray] = (-1, self._normal)  # epoch, its bank
 
     def __getitem__(self, g: int) -> dict:
@@ -260,10 +260,10 @@ class AuthorsDataset(_StudyDataset):
 
 
 class LabelledImages(Dataset):
-    """Images with labels, read when they are asked for: {"pixel_values" (1, size, size), "labels"}.
+    """Images with labels, read on demand: {"pixel_values" (1, size, size), "labels"}.
 
     images: what `read_radiograph` takes. labels: (images,) or (images, classes);
-    whoever trains decides what unknown ones, -1 and NaN, count for. Raises ValueError for others.
+    the training decides what unknown ones, -1 and NaN, count as. Raises ValueError for others.
     transform: PIL image -> PIL image (`image_augmentation`), by torch's generator.
     """
 
@@ -280,7 +280,7 @@ class LabelledImages(Dataset):
         images = [images] if isinstance(images, PATHS) else images
         count = len(images) if isinstance(images, Sized) else repr(images)
         if count != len(labels):
-            raise ValueError(f"{count} images and {len(labels)} labels: expected as many")
+            raise ValueError(f"{count} images and {len(labels)} labels: expected equal numbers")
         self.images, self.labels, self.processor = list(images), labels, processor
         self.transform = transform
 

@@ -1,4 +1,4 @@
-"""The folder that a data set was unpacked to: its tables, its files, and errors that show it."""
+"""The folder a data set was unpacked to: its tables, files, and errors that show its layout."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .tables import key_problems, label_problems, shortened
 logger = logging.getLogger(__name__)
 
 IMAGE_CHECKS = ("check", "read", "drop", "trust")
-_READERS = 8  # threads: a network drive answers several questions at once
+_READERS = 8  # threads: a network drive serves several requests at once
 
 
 class DataFolder:
     """A data set's folder. Its errors name what is wrong, where, and show the expected layout.
 
     root: the folder that DATASETS[name].layout begins with, or one that holds it.
-    marker: glob pattern of something that must stand in it.
+    marker: glob pattern of something that it must contain.
 
     Raises ValueError for no root, FileNotFoundError for a wrong one.
     """
@@ -51,7 +51,7 @@ class DataFolder:
         self.root = found
 
     def message(self, problems: list[str]) -> str:
-        """Problems, a line each, and the expected layout."""
+        """Problems, one per line, and the expected layout."""
         expected = [f"expected, from {self.known.source}:", self.known.layout]
         return "\n".join([shortened(problems), *expected])
 
@@ -63,11 +63,11 @@ class DataFolder:
     def read_csv(
         self, name: str, columns: list[str], key: str | None = None
     ) -> tuple[pd.DataFrame, Path]:
-        """The table `name`, packed (.gz, .zip) or not, and where it is.
+        """The table `name`, compressed (.gz, .zip) or not, and its path.
 
         columns: what it must have; the 14 labels, where they are among them, are checked and
             become float32.
-        key: the column in which every row must have a value of its own.
+        key: the column in which every row must have a unique value.
 
         Raises FileNotFoundError, or ValueError naming the file, its missing columns, and the rows
         and columns of wrong labels and keys.
@@ -100,7 +100,7 @@ class DataFolder:
         how: "check", each must exist; "read", each must be readable too; "drop", rows of missing
             ones are left out; "trust", nothing is looked for.
 
-        Raises ValueError naming the images that do not pass, or that none is there.
+        Raises ValueError naming the images that do not pass, or saying that none is there.
         """
         if how == "trust":
             return table
@@ -108,7 +108,7 @@ class DataFolder:
         absent = [f"{self.root / file}" for file in table["file"][~there]]
         if not there.any():
             first = next(iter(absent), self.root)
-            self.raise_if([f"none of {len(table)} images is there, from {first} on"])
+            self.raise_if([f"none of {len(table)} images is there, the first is {first}"])
         if how == "drop":
             if absent:
                 logger.info("%s: %d images are missing, left out", self.name, len(absent))
@@ -135,7 +135,7 @@ class DataFolder:
 def list_files(root: Path, progress: bool = True) -> list[str]:
     """Every file below `root`, relative to it, with forward slashes, sorted.
 
-    Folders that are links are followed, except to one that they are in.
+    Links to folders are followed, except to a folder that contains the link.
     """
     files = []
     walk = os.walk(root, followlinks=True)
@@ -151,7 +151,7 @@ def list_files(root: Path, progress: bool = True) -> list[str]:
 
 
 def _leads_back(folder: str, root: Path) -> bool:
-    """Whether a folder is a link to one that it is in."""
+    """Whether a folder is a link to one that contains it."""
     if not os.path.islink(folder):
         return False
     above = [p for p in Path(folder).parents if p.is_relative_to(root)]

@@ -1,8 +1,8 @@
 """CheXpert labels for report sentences that have none: a term list and negspaCy's NegEx.
 
-Which words name a finding stands in labeller.yaml; whether a mention is denied, doubted or affirmed
-is decided by NegEx (Chapman et al. 2001), as negspaCy implements it, once what it would misread
-("cannot exclude") is rewritten. An optional extra: `pip install negspacy`.
+The words that name a finding are in labeller.yaml; whether a mention is negated, uncertain or
+affirmed is decided by NegEx (Chapman et al. 2001), as negspaCy implements it, once what it would
+misread ("cannot exclude") has been rewritten. An optional extra: `pip install negspacy`.
 
 Measured on the 1,962 Open-i reports with even numbers (the terms were written on the odd ones)
 against the experts' MeSH/major headings, by `tools/measure_labeller.py`; a report is positive where
@@ -44,7 +44,7 @@ _GAP = 6  # words that "..." may skip
 
 @cache
 def labeller_words() -> dict[str, dict[str, list[str]]]:
-    """Terms and qualifiers, as labeller.yaml says, which explains them.
+    """Terms and qualifiers from labeller.yaml, which explains them.
 
     {"rewrites": {new words: terms}}, {"present", "uncertain", "absent": {label: terms}}, {"denial",
     "doubt", "past", "contrast": {place: words}}.
@@ -71,7 +71,7 @@ def _rewrites() -> list[tuple[re.Pattern, str]]:
 
 
 def _rewritten(sentence: str) -> str:
-    """The normal form of a sentence, with an end, and its denials in words that NegEx knows."""
+    """The normal form of a sentence, with a full stop, and negations in words that NegEx knows."""
     text = f" {normalize_sentence(sentence).rstrip(' .')} . "
     for pattern, new in _rewrites():
         text = pattern.sub(new, text)
@@ -94,8 +94,8 @@ def _token_patterns(term: str) -> tuple[list[dict], list[dict]]:
 class SentenceLabeller:
     """(sentence) -> labels (14,): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
 
-    Where a sentence says several things of one observation, present outweighs uncertain, that
-    absent. What belongs to the past is not mentioned. No Finding is present where the
+    Where a sentence says several things about one observation, present outweighs uncertain, which
+    outweighs absent. What is past counts as not mentioned. No Finding is present where the
     sentence says so in general ("no acute disease") and nothing else is present or uncertain.
 
     Raises ImportError where negspaCy is not installed.
@@ -141,7 +141,7 @@ class SentenceLabeller:
             }
             return Negex(self._nlp, name, {**terms, "termination": ends}, extension_name=name)
 
-        # In the order of their weight: the first that holds decides.
+        # In order of precedence: the first that applies decides.
         self._qualifiers = {
             "denied": (ABSENT, negex("denied", denial, clinical, [*ends, *doubt["preceding"]])),
             "doubted": (UNCERTAIN, negex("doubted", doubt, {}, ends)),
@@ -182,7 +182,7 @@ class SentenceLabeller:
                 if state != ABSENT and label != "No Finding"
             ]
         )
-        # A mention within another has its state, so that "no pleural effusion" has no "effusion".
+        # A mention within another takes its state, so that "no pleural effusion" has no "effusion".
         entities = zip(doc.ents, self._states(doc), strict=True)
         state_at = {token.i: s for entity, s in entities if s is not None for token in entity}
         other = {end for label, _, _, end in mentions if label == _OTHER}
@@ -204,7 +204,7 @@ def label_sentences(sentences: str | Iterable[str], progress: bool = True) -> pd
     """A sentence table, `Reports` and the 14 columns, for sentences without labels.
 
     Each distinct sentence is labelled once and has one row, in the order of first appearance.
-    Raises ImportError where negspaCy is not installed, ValueError for what is no text.
+    Raises ImportError where negspaCy is not installed, ValueError for what is not text.
 
     >>> label_sentences(["There is no pleural effusion"])["Pleural Effusion"][0]
     0.0
@@ -213,5 +213,5 @@ def label_sentences(sentences: str | Iterable[str], progress: bool = True) -> pd
     labeller = _labeller()
     rows = [labeller(s) for s in tqdm(distinct, desc="Labelling", disable=not progress)]
     labels = np.array(rows, np.float32).reshape(len(distinct), len(LABELS))
-    reports = pd.Series(distinct, dtype=str)  # texts, where there is none, too
+    reports = pd.Series(distinct, dtype=str)  # of strings even when empty
     return pd.DataFrame(labels, columns=LABELS).assign(Reports=reports)[["Reports", *LABELS]]

@@ -17,7 +17,7 @@ PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
 
 def _states(labels: np.ndarray) -> np.ndarray:
-    """Labels as float32; ValueError naming what is none of the four states."""
+    """Labels as float32; ValueError naming what is not one of the four states."""
     try:
         numbers = np.asarray(labels, np.float32)
     except (TypeError, ValueError) as error:
@@ -31,8 +31,8 @@ def _states(labels: np.ndarray) -> np.ndarray:
 def combine_labels(labels: np.ndarray) -> np.ndarray:
     """The labels of a study from those of its sentences: (sentences, 14) -> (14,).
 
-    Present in one sentence outweighs uncertain, that absent, that not mentioned. No Finding follows
-    CheXpert's rule: present if nothing else but Support Devices is present or uncertain.
+    Present outweighs uncertain, which outweighs absent, which outweighs not mentioned. No Finding
+    follows CheXpert's rule: present if nothing else but Support Devices is present or uncertain.
 
     Raises ValueError for another shape, no sentence, or a label outside the four states.
     """
@@ -52,7 +52,7 @@ def encode_labels(labels: np.ndarray, absent: float = 0.0, uncertain: float = 0.
     """Labels as numbers for `label_similarity`: present 1, not mentioned 0, the others as given.
 
     The defaults are the paper's multi-hot vectors. The published code feeds its files' values
-    unchanged (`uncertain=-1`), by which an uncertain finding is the opposite of a present one.
+    unchanged (`uncertain=-1`), which makes an uncertain finding the opposite of a present one.
 
     Raises ValueError for a label outside the four states.
     """

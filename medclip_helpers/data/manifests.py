@@ -3,7 +3,7 @@
     table = build_manifest("chexpert-5x200", "CheXpert-v1.0-small")
     manifest_counts(table)
 
-What is drawn for which split is in `splits` and, the authors' way, in `authors`.
+Which images go into which split is in `splits` and, the authors' way, in `authors`.
 """
 
 from __future__ import annotations
@@ -57,53 +57,53 @@ def build_manifest(
 
     name: one of DATASETS. root: its folder, as DATASETS[name].layout shows; none for demo.
     recipe: "stratified", our own way, or, where there is one, "authors", as below.
-    seed: of everything that is drawn; the authors' lists have their own.
+    seed: of all random sampling; the authors' lists have their own.
     test_per_class: images of each class in a sampled test of "stratified"; by default as many as
         published (200, 1,769 in rsna, 1,500 in covid).
     test_ids: a file that lists the test images, whoever chose them: one column of paths, DICOM or
         image ids, in the order that the manifest keeps. Train and valid are of other patients.
     sizes: {"train", "valid", "test": drawings}, demo only.
     images: "check", each image of the manifest must be there; "read", must be readable too, which
-        takes hours for the large ones; "drop", missing ones are left out before anything is drawn,
-        after it where a list is given; "trust", nothing is looked for.
+        takes hours for the large ones; "drop", missing ones are left out before the sampling,
+        or after it where a list is given; "trust", nothing is looked for.
     check_images: False is images="trust": a list from the tables alone.
 
     Returns `imgpath` (path, for demo a PIL image), `subject_id`, `report` (None where there is
     none), `split` ("train", "valid", "test"), `pretrained` (whether the authors pretrained on the
-    image), `patient_pretrained` (on others of its patient; both missing where the tables are not
-    whole, or NegBio's labels of MIMIC-CXR not there), then the labels: float32, the 14 of CheXpert
-    in their four states (of "authors" 1 and 0 alone), or DATASETS[name].classes one-hot.
+    image), `patient_pretrained` (on others of its patient; both missing where the tables are
+    incomplete or NegBio's labels of MIMIC-CXR absent), then the labels: float32, the 14 of CheXpert
+    in their four states (with "authors" only 1 and 0), or DATASETS[name].classes one-hot.
     `describe_test` sums up the test images.
 
     Raises FileNotFoundError for a wrong root or a missing file, ValueError for an argument, column,
     label, path or image that is wrong, for a table that cannot give the authors' list, and for ids
-    that match nothing or repeat; each names it, and the expected layout where it is about that.
+    that match nothing or repeat; each names it, and where relevant the expected layout.
     A COVID list of the authors needs openpyxl.
 
-    "authors" are the very images of MedCLIP's authors, drawn again by the steps of their repository
-    from the data set's own tables, which must be whole and in their order; it has no `valid`.
+    "authors" gives exactly the images of MedCLIP's authors, sampled by their repository's steps
+    from the data set's own tables, complete and in their original order; it has no `valid`.
 
         chexpert-5x200      Test: 1,000 images. Train: the other 1,000, to fine-tune on. One of the
         mimic-5x200         five findings present and no other of the 13; uncertain and blank are
-                            absent. Any view, image by image, so that patients are on both sides.
+                            absent. Any view, image by image, so that patients are in both splits.
                             MIMIC-CXR by NegBio's labels; never compared with a list of theirs.
         chexpert, mimic-cxr Test: the same. Train: all other images, on which they pretrained.
         rsna-whole          Test: 8,005 images, 1,769 with pneumonia. Train: the other 18,679.
-        rsna                Test and train: of these all with pneumonia, as many without: 3,538 and
+        rsna                Test and train: all of these with pneumonia, as many without: 3,538 and
                             8,486, the balanced sets of the paper's table.
         covid               Test: 3,000 drawn from all COVID images and as many normal ones. Train:
                             all other images of the two classes.
         rsna-2x200          200 of each class from test and train of rsna-whole and
         covid-2x200         of covid.
 
-    "stratified" is the clean alternative: classes of one size, no patient on two sides, no
-    uncertain label in the test. Its images are not the authors', who pretrained on most of those
+    "stratified" is the clean alternative: classes of equal size, no patient in two splits,
+    no uncertain label in the test. Its images are not the authors', who pretrained on most of those
     of CheXpert and MIMIC-CXR.
 
         chexpert-5x200, mimic-5x200 (only images with exactly one of the five findings)
                     Exclusively positive: one of the five findings present, and no other of the 13
-                    present or uncertain. One frontal image a study. Test: 200 a class, one a
-                    patient. Train and valid: all such images of the other patients.
+                    present or uncertain. One frontal image per study. Test: 200 per class,
+                    one per patient. Train and valid: all such images of the other patients.
         rsna        Test: 1,769 of each class. Train and valid: all other images.
         covid       Test: 1,500 of each class. Train and valid: all other images of the two classes.
         chexpert    Test: valid.csv, read by three radiologists. Train and valid: train.csv, by
@@ -159,7 +159,7 @@ def _check_arguments(
         raise ValueError(f"images is {images!r}, expected one of {IMAGE_CHECKS}")
     check_numbers(seed=seed)
     if test_ids is not None and (name == "demo" or recipe == "authors"):
-        raise ValueError(f"test_ids of {name}, {recipe}: expected none, the test images are known")
+        raise ValueError(f"test_ids of {name}, {recipe}: expected none, its test images are fixed")
     if test_per_class is not None:
         if recipe == "authors" or test_ids is not None:
             raise ValueError("test_per_class: expected none where the test images are listed")
@@ -175,9 +175,9 @@ def _check_arguments(
 
 
 def manifest_counts(table: pd.DataFrame) -> pd.DataFrame:
-    """How many images and patients each split has, and images in which each label is present.
+    """How many images and patients each split has, and in how many images each label is present.
 
-    Returns a row for each of train, valid and test that there is: `images`, `patients`, the labels.
+    Returns a row for each of train, valid and test that exists: `images`, `patients`, the labels.
     """
     check_table(table, [*FIRST_COLUMNS, "split"], "table")
     labels = table.columns.drop([*FIRST_COLUMNS, "split", *OVERLAP], errors="ignore")
@@ -233,7 +233,7 @@ def _arranged(table: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     return table[[*FIRST_COLUMNS, "split", *OVERLAP, *labels]].reset_index(drop=True)
 
 
-_READERS: dict[str, tuple[str, Callable]] = {  # what must stand in the root, reader
+_READERS: dict[str, tuple[str, Callable]] = {  # what the root must contain, reader
     "chexpert": ("train.csv*", readers.read_chexpert),
     "chexpert-5x200": ("train.csv*", partial(readers.read_chexpert, parts=("train",))),
     "mimic-cxr": ("mimic-cxr-2.0.0-metadata.csv*", readers.read_mimic),
@@ -252,7 +252,7 @@ _AUTHORS_READERS = _READERS | {
 
 class OpenI(NamedTuple):
     """manifest: as `build_manifest` returns it. sentences: `Reports` and the 14 labels, each of the
-    reports' sentences once, of those without an image too.
+    reports' sentences once, including reports without an image.
     """
 
     manifest: pd.DataFrame
@@ -273,7 +273,7 @@ def read_openi(
 ) -> OpenI:
     """Open-i's manifest, sentence table and pairs; arguments as for `build_manifest`.
 
-    The reports come without CheXpert labels: `label_sentences` writes them. Where it is not
+    The reports come without CheXpert labels: `label_sentences` adds them. Where negspaCy is not
     installed, all labels stay blank (NaN), with a warning that says how to install it.
     """
     _check_arguments("openi", "stratified", seed, images)

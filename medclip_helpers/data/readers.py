@@ -1,4 +1,4 @@
-"""From a data set's folder to one table: a reader each.
+"""From a data set's folder to one table: one reader per data set.
 
 Every table has a row for each image: `file` (relative to the root), `subject_id` (text), the labels
 and, where the data set knows it, `study`, `frontal`, `split`, `report`.
@@ -56,7 +56,7 @@ def read_chexpert(folder: DataFolder, parts: tuple[str, ...] = ("train", "valid"
 def read_mimic(folder: DataFolder, labeller: str = "chexpert") -> pd.DataFrame:
     """Metadata, split and labels joined; a study that has no labels gets blank ones.
 
-    labeller: "chexpert" or "negbio", with which the authors drew, without the official split.
+    labeller: "chexpert" or "negbio", which the authors sampled with, without the official split.
     Reports are left to `read_mimic_reports`, for the rows that are wanted.
     """
     name = "mimic-cxr-2.0.0-{}.csv".format
@@ -72,7 +72,7 @@ def read_mimic(folder: DataFolder, labeller: str = "chexpert") -> pd.DataFrame:
         if any(folder.root.glob(f"{other}*")):
             twin, where = folder.read_csv(other, ["study_id", *LABELS], "study_id")
             if twin.set_index("study_id")[LABELS].equals(labels):
-                folder.raise_if([f"{path} has the very labels of {where}: expected NegBio's"])
+                folder.raise_if([f"{path} has the same labels as {where}: expected NegBio's"])
     else:
         split = _official_split(folder, images["dicom_id"], name("split"))
     patient, study = images["subject_id"].astype(str), images["study_id"].astype(str)
@@ -116,7 +116,7 @@ def read_mimic_reports(folder: DataFolder, table: pd.DataFrame) -> pd.DataFrame:
 def report_text(text: str) -> str | None:
     """Findings and impression of a MIMIC-CXR report; None where it has neither heading.
 
-    A heading is a line's beginning in capitals, up to a colon. White space is made single.
+    A heading is capitals at the start of a line, up to a colon. White space is collapsed.
     """
     parts = re.split(r"^[ \t]*([A-Z][A-Z ,/()-]+):", text, flags=re.MULTILINE)
     sections = zip(parts[1::2], parts[2::2], strict=True)
@@ -124,7 +124,7 @@ def report_text(text: str) -> str | None:
 
 
 def _joined(sections: Iterable[str | None]) -> str | None:
-    """Sections as one text in which a full stop ends each, so that `split_report` parts them."""
+    """Sections as one text, each ended by a full stop so that `split_report` separates them."""
     plain = (" ".join((section or "").split()).rstrip(" .") for section in sections)
     return " ".join(f"{section}." for section in plain if section) or None
 
@@ -133,7 +133,7 @@ def read_rsna(folder: DataFolder) -> pd.DataFrame:
     """The stage 2 labels: one row for each box, Target the same in all of an image's rows.
 
     Pneumonia is Target 1; Normal is all else, lungs with other abnormalities included, as in the
-    published evaluation. An image counts as a person: who is behind `patientId` is not in the file.
+    published evaluation. Each image counts as a patient: `patientId` does not say whose it is.
     """
     boxes, path = folder.read_csv("stage_2_train_labels.csv", ["patientId", "Target"])
     blank, odd = boxes["patientId"].isna(), ~boxes["Target"].isin([0, 1])
@@ -152,9 +152,9 @@ def read_rsna(folder: DataFolder) -> pd.DataFrame:
 
 
 def read_covid(folder: DataFolder) -> pd.DataFrame:
-    """The PNGs of COVID and of Normal; masks and the other folders are passed over.
+    """The PNGs of COVID and of Normal; masks and the other folders are skipped.
 
-    An image counts as a person: whose it is, is not in the files.
+    Each image counts as a patient: the files do not say whose it is.
     """
     pattern = re.compile(r"(COVID|Normal)/(?:images/)?[^/]+\.png", re.IGNORECASE)
     found = [match for file in folder.files if (match := pattern.fullmatch(file))]
@@ -179,7 +179,7 @@ def read_covid_tables(folder: DataFolder) -> pd.DataFrame:
 
 
 def _one_hot(folder: DataFolder, files: list[str], positive: np.ndarray) -> pd.DataFrame:
-    """A row for each image of two classes, a person each. positive: (images,) 1 for the second."""
+    """A row per image of two classes, one patient each. positive: (images,) 1 for the second."""
     people = [PurePosixPath(file).stem for file in files]
     table = pd.DataFrame({"file": files, "subject_id": people, "report": None})
     one_hot = np.eye(2, dtype=np.float32)[positive]
@@ -189,8 +189,8 @@ def _one_hot(folder: DataFolder, files: list[str], positive: np.ndarray) -> pd.D
 def read_openi(folder: DataFolder) -> pd.DataFrame:
     """The reports, a row for each image that they name; `file` is None for a report without one.
 
-    A report is one patient's and one study. Labels are blank. Frontal and lateral views are not
-    told apart in the files. An image that is not below the root keeps the name it should have.
+    Each report is one patient and one study. Labels are blank. The files do not distinguish frontal
+    and lateral views. An image that is not below the root keeps the name it should have.
     """
     pngs = {PurePosixPath(file).stem: file for file in folder.files if file.endswith(".png")}
 
@@ -205,7 +205,7 @@ def read_openi(folder: DataFolder) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     again = table[table["file"].notna() & table["file"].duplicated()]
     folder.raise_if(
-        f"{folder.root / xml}: image {file!r} a second time"
+        f"{folder.root / xml}: image {file!r} is repeated"
         for xml, file in zip(again["xml"], again["file"], strict=True)
     )
     return table.drop(columns="xml").assign(**dict.fromkeys(LABELS, np.float32("nan")))

@@ -13,7 +13,7 @@ from .tables import check_numbers, check_table
 
 
 def normalize_sentence(sentence: str) -> str:
-    """Lower case, word and punctuation tokens apart, ASCII only: the form `split_report` gives."""
+    """Lower case, words and punctuation separate, ASCII only: the form `split_report` gives."""
     if not isinstance(sentence, str):
         raise ValueError(f"sentence is {sentence!r:.99}, expected text")
     tokens = nltk.wordpunct_tokenize(sentence.replace("\ufffd\ufffd", " ").lower())
@@ -25,24 +25,24 @@ def split_report(report: str | None, shortest: int = 5) -> list[str]:
     """Sentences of at least `shortest` tokens, split and written as by the published code.
 
     Breaks at ". " and at numbered items; a blank report (None, NaN) has none. Five tokens is the
-    published bound; 1 keeps "mild cardiomegaly .", which matters where a report is labelled.
+    published minimum; 1 keeps "mild cardiomegaly .", which matters where a report is labelled.
     Source: medclip 0.0.3, `ImageTextContrastiveDataset._split_report_into_segment`.
     """
     check_numbers(shortest=shortest)
     if report is None or (pd.api.types.is_scalar(report) and pd.isna(report)):
         return []
     if not isinstance(report, str):
-        raise ValueError(f"report is {report!r:.99}, expected one text or none")
+        raise ValueError(f"report is {report!r:.99}, expected a string or None")
     items = re.split(r"[0-9]+\.+[^0-9]", report.replace("\n", " "))
     sentences = [normalize_sentence(part) for item in items for part in item.split(". ")]
     return [sentence for sentence in sentences if len(sentence.split()) >= shortest]
 
 
 def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFrame:
-    """A copy in which rows with a report and without any label have their sentences' labels.
+    """A copy in which rows with a report and without any label get their sentences' labels.
 
     sentences: labels by sentence (`Reports` and the 14 columns), as `label_sentences` returns; best
-        of all sentences, short ones too (`split_report(report, shortest=1)`).
+        for all sentences, including short ones (`split_report(report, shortest=1)`).
     A report none of whose sentences is in the table stays unlabelled.
     """
     check_table(manifest, ["report", *LABELS], "manifest")
@@ -59,9 +59,9 @@ def label_manifest(manifest: pd.DataFrame, sentences: pd.DataFrame) -> pd.DataFr
 def authors_sentences(sentences: pd.DataFrame) -> pd.DataFrame:
     """The authors' sentence table: `Reports` as `split_report` gives it, labels of 1, 0 and -1.
 
-    sentences: `Reports` and the 14 labels; what is blank is 0. Of repeats the first stays, and only
-    texts of more than two characters that `split_report` makes one sentence of. Two of these may
-    have become one text: `dict(zip(...))` takes the last, as there.
+    sentences: `Reports` and the 14 labels; what is blank is 0. Of repeats the first is kept;
+    only texts of more than two characters that `split_report` turns into one sentence. Two of these
+    may have become the same text: `dict(zip(...))` then takes the last, as in the published code.
     Source: medclip 0.0.3, `ImageTextContrastiveDataset._preprocess_sentence_label`.
     """
     check_table(sentences, ["Reports", *LABELS], "sentences")

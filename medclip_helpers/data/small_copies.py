@@ -25,10 +25,10 @@ def cache_images(
 ) -> pd.DataFrame:
     """The manifest over copies of `size` pixels a side: 8-bit grey PNG, padded to a square.
 
-    root: the folder that all images lie in; the copies lie in `folder`, one for each size, by the
-    same names. What is there already stays, so that an interrupted call resumes where it was. An
-    image resized twice is not the image resized once: copies are for training, not for numbers that
-    are compared.
+    root: the folder of all images; the copies go into `folder`, one per size, under the same
+    names. Existing copies stay, so that an interrupted call resumes where it stopped. An
+    image resized twice is not the image resized once: copies are for training, not for numbers
+    to be compared.
 
     Raises ValueError for an image outside root, and, after all others are written, for those that
     cannot be read, naming the first.

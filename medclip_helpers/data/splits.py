@@ -1,4 +1,4 @@
-"""Which images are test, validation and training in our own way; `build_manifest` says it."""
+"""Which images are test, validation and training in our own splits; see `build_manifest`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FINDINGS = [label for label in LABELS if label != "No Finding"]
 
 
 def _drawn_patients(subjects: pd.Series, share: float, rng: np.random.Generator) -> pd.Series:
-    """True in the rows of a drawn share of the patients."""
+    """True in the rows of a random share of the patients."""
     patients = np.unique(subjects.astype(str))
     return subjects.isin(rng.choice(patients, round(share * len(patients)), replace=False))
 
@@ -34,8 +34,8 @@ def _drawn_rows(
     for name, found in classes.value_counts().reindex(list(names), fill_value=0).items():
         if found < count:
             raise ValueError(
-                f"{found} images to draw {name!r} from, expected at least {count}: see whether the "
-                "folder is whole, or set test_per_class"
+                f"{found} images to draw {name!r} from, expected at least {count}: check that the "
+                "folder is complete, or set test_per_class"
             )
     return classes.groupby(classes).sample(count, random_state=rng).index
 
@@ -68,9 +68,9 @@ def _split_openi(table: pd.DataFrame, _, rng: np.random.Generator) -> pd.DataFra
 
 
 def exclusive_finding(table: pd.DataFrame, uncertain: bool) -> pd.Series:
-    """The one of the five that is present alone, for the rows that have one.
+    """The one of the five that is the only finding present, for the rows that have one.
 
-    uncertain: whether other findings may be.
+    uncertain: whether other findings may be uncertain.
     """
     present = table[_FINDINGS] == PRESENT
     alone = (present.sum(axis=1) == 1) & present[_FIVE].any(axis=1)
@@ -99,7 +99,7 @@ def split_by_list(
     name: str, table: pd.DataFrame, test: pd.Index, rng: np.random.Generator
 ) -> pd.DataFrame:
     """Rows `test`, in this order, are the test. Train and valid: what "stratified" may choose from,
-    less the patients of the test.
+    minus the patients of the test.
     """
     if name.endswith("5x200"):
         alone = exclusive_finding(table, uncertain=False).index
@@ -108,7 +108,7 @@ def split_by_list(
     return table.loc[[*test, *table.index[table["split"] != "test"]]]
 
 
-# Data set -> (table, images a class in the test, generator) -> table with `split`, "stratified".
+# Data set -> (table, images per class in the test, generator) -> table with `split`, "stratified".
 SPLITTERS: dict[str, Callable] = {
     "chexpert": _split_chexpert,
     "chexpert-5x200": _stratified_5x200,

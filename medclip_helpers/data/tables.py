@@ -20,7 +20,7 @@ _PROBLEMS_SHOWN = 20  # in one error message; `check_manifest` returns all
 
 
 def listed(given: Any, what: str, kinds: type | tuple[type, ...] = str) -> list:
-    """What is given as a list; one of `kinds` is a list of one. ValueError for anything else."""
+    """`given` as a list; one of `kinds` becomes a list of one. ValueError for anything else."""
     items = [given] if isinstance(given, kinds) else given
     expected = "text" if kinds is str else "paths" if kinds == PATHS else "whole numbers"
     if not isinstance(items, Iterable) or isinstance(items, (str, pd.DataFrame)):
@@ -34,7 +34,7 @@ def listed(given: Any, what: str, kinds: type | tuple[type, ...] = str) -> list:
 
 
 def check_numbers(least: int = 0, **given: Any) -> None:
-    """ValueError unless each is a whole number, at least so much."""
+    """ValueError unless each is a whole number, at least `least`."""
     for name, number in given.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
             raise ValueError(f"{name} is {number!r:.99}, expected a whole number, {least} or more")
@@ -50,7 +50,7 @@ def check_table(table: Any, columns: Sequence[str], what: str) -> None:
 
 
 def shortened(problems: Sequence[str]) -> str:
-    """Problems, a line each, as many as one error message should have."""
+    """Problems, one per line, as many as one error message should have."""
     more = len(problems) - _PROBLEMS_SHOWN
     return "\n".join([*problems[:_PROBLEMS_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
@@ -70,19 +70,19 @@ def cell_problems(
 
 
 def key_problems(table: pd.DataFrame, path: Path, column: str) -> list[str]:
-    """A line for each value of `column` that is missing, or there a second time."""
+    """A line for each value of `column` that is missing or repeated."""
     blank = table[column].isna()
     again = table[column].duplicated() & ~blank
     return [
         *cell_problems(table, path, column, blank, "blank"),
-        *cell_problems(table, path, column, again, "{!r} a second time"),
+        *cell_problems(table, path, column, again, "{!r} is repeated"),
     ]
 
 
 def label_problems(
     table: pd.DataFrame, path: str | Path, labels: Sequence[str] = LABELS
 ) -> list[str]:
-    """A line for each label of `table` that is none of the four states; `path` is its file."""
+    """A line for each label of `table` that is not one of the four states; `path` is its file."""
     problems = []
     for label in labels:
         numbers = pd.to_numeric(table[label], errors="coerce")
@@ -94,7 +94,7 @@ def label_problems(
 def _read_tables(
     paths: str | Path | Iterable[str | Path], columns: list[str]
 ) -> Iterable[tuple[Path, pd.DataFrame, list[str]]]:
-    """Each file, its table and its problems; with a column missing, no other is looked for."""
+    """Each file, its table and its problems; with a column missing, only that is reported."""
     paths = listed(paths, "paths", PATHS)
     if not paths:
         raise ValueError("no file given: expected at least one CSV file")
@@ -106,9 +106,9 @@ def _read_tables(
             raise ValueError(f"cannot read {path} as a table: {error}") from error
         missing = [column for column in [*columns, *LABELS] if column not in table.columns]
         problems = [f"{path}: no column {column!r}" for column in missing]
-        # pandas calls a column that is there a second time "Edema.1", and reads on
+        # pandas renames a repeated column to "Edema.1", and reads on
         again = [name for name in (*columns, *LABELS) if f"{name}.1" in table.columns]
-        problems += [f"{path}: column {name!r} a second time" for name in again]
+        problems += [f"{path}: column {name!r} is repeated" for name in again]
         yield path, table, problems or label_problems(table, path)
 
 
@@ -131,7 +131,7 @@ def _read_manifests(
             blank = table["imgpath"].isna()
             known = [name for name in (*FIRST_COLUMNS, *LABELS) if name in table.columns]
             again = table.duplicated(known) & ~blank
-            problems += cell_problems(table, path, "imgpath", again, "{!r}: row a second time")
+            problems += cell_problems(table, path, "imgpath", again, "{!r}: row is repeated")
             table["imgpath"] = [
                 image if none else os.path.join(folder, str(image))
                 for image, none in zip(table["imgpath"], blank, strict=True)
@@ -151,7 +151,7 @@ def _read_manifests(
 def check_manifest(
     paths: str | Path | Iterable[str | Path], root: str | Path | None = None
 ) -> list[str]:
-    """Everything that is wrong with manifests, a line each with file, row and column; [] if fine.
+    """Everything that is wrong with manifests, one line each with file, row and column; [] if fine.
 
     Rows count from 1, the header not counted. Arguments as in `read_manifest`.
     """
@@ -163,12 +163,12 @@ def read_manifest(
     root: str | Path | None = None,
     check_images: bool = True,
 ) -> pd.DataFrame:
-    """The published manifests, several joined, as one table.
+    """Manifests in the published format, joined into one table.
 
     paths: CSV files with `imgpath`, `subject_id`, `report` and the 14 CheXpert columns. A row may
-        lack its report (an image-only source, as CheXpert is) or its image (a text-only one).
+        lack its report (an image-only source, such as CheXpert) or its image (a text-only one).
     root: folder that `imgpath` is relative to; by default the manifest's own.
-    check_images: False skips looking for each image file, which takes long on a network drive.
+    check_images: False skips looking for each image file, which is slow on a network drive.
 
     Returns those columns, `imgpath` joined to the root. Raises ValueError that names file, row and
     column of each missing column, label outside the four states, missing image and repeated row.
@@ -178,7 +178,7 @@ def read_manifest(
 
 
 def read_sentences(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
-    """Labelled sentences: CSV files with `Reports` and the 14 columns. Of repeats the first stays.
+    """Labelled sentences: CSV files with `Reports` and the 14 columns. Repeats are dropped.
 
     Raises ValueError that names file, row and column of whatever is wrong.
     """
@@ -195,7 +195,7 @@ def read_sentences(paths: str | Path | Iterable[str | Path]) -> pd.DataFrame:
 def is_exclusive(table: pd.DataFrame, classes: Sequence[str]) -> np.ndarray:
     """(rows,) whether exactly one of `classes` is present, so that one can ask which.
 
-    table: a manifest. Raises ValueError where no row is so, or a class is no column.
+    table: a manifest. Raises ValueError where no row is, or a class is not a column.
     """
     classes = listed(classes, "classes")
     check_table(table, classes, "table")

@@ -1,7 +1,7 @@
 """Chest radiographs of people who do not exist, drawn from a seed.
 
 A phantom is a frontal chest drawing with any of eight findings, the labels that belong to it and a
-mask of where each finding is. It serves to try, teach and test; it is no substitute for patients.
+mask of where each finding is. It is for trials, teaching and tests, not a substitute for patients.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def draw_phantom(
 ) -> Phantom:
     """Draw a chest; the same arguments always give the same picture.
 
-    seed: the person, the pose and the film. findings: name -> `Finding`, or its severity in (0, 1]
-        alone (the side then follows from the seed); None draws a normal chest.
+    seed: the person, the pose and the film. findings: name -> `Finding`, or just its severity in
+        (0, 1] (the side then follows from the seed); None draws a normal chest.
     size: pixels a side, 32 or more.
     difficulty: in [0, 1]; raises normal variation, blur and noise and lowers contrast.
 
@@ -159,7 +159,7 @@ def _posed(mask: np.ndarray, pose) -> np.ndarray:
 
 
 def _mark(image: Image.Image, rng) -> Image.Image:
-    """The letter of the patient's side that stands at that edge of the film."""
+    """The letter of the patient's side, at that edge of the film."""
     size, letter = image.size[0], "LR"[int(rng.random() < 0.5)]
     at = (0.90 if letter == "L" else 0.05, rng.uniform(0.04, 0.12))
     font = ImageFont.load_default(max(8, size * 0.055))
@@ -186,7 +186,7 @@ def sample_findings(
 
     exclusive: this finding and no other of the eight; None gives a mix as in a hospital: none in a
         third, otherwise one to three, sometimes with a device.
-    difficulty: in [0, 1]; lets more cases be borderline.
+    difficulty: in [0, 1]; makes more cases borderline.
     """
     rng = np.random.default_rng([seed, 1000])
     if exclusive is not None:

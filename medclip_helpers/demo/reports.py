@@ -1,14 +1,14 @@
 """Report sentences about drawn chests, from a seeded grammar, each with its labels.
 
 Every finding has noun phrases; frames put them into sentences that say it is present, absent or
-uncertain, with words for degree and side that fit the drawing. Each fourth noun phrase is held out,
-and so are some sentences for a normal chest: never used unless `held_out=True`, which then uses no
-others, so that a model can be asked about wording that it was not trained on. (Frames and words of
-degree and side are common to both.)
+uncertain, with words for degree and side that fit the drawing. Every fourth noun phrase is held
+out, and so are some sentences for a normal chest: they are never used unless `held_out=True`, which
+uses no others, so that a model can be tested on wording that it was not trained on. (Frames and
+words of degree and side are common to both.)
 
-A phrase is a prompt or a sentence, a place of the prompts' grammar, a noun phrase or a whole
-sentence of this one, that has three words or more. No phrase of the prompts occurs in a training
-sentence and none of the training sentences' in a prompt (tests/test_reports.py).
+A phrase has three words or more; it is a prompt or a sentence, an entry of the prompts' grammar, or
+a noun phrase or whole sentence of this one. No phrase of the prompts occurs in a training sentence,
+and no phrase of the training sentences in a prompt (tests/demo/test_reports.py).
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ STATE_VALUES = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
 
 
 class Sentence(NamedTuple):
-    """text; labels (14,) float32, order of CHEXPERT_LABELS: 1, 0, -1 uncertain, NaN not said."""
+    """text; labels (14,) float32, order of CHEXPERT_LABELS: 1, 0, -1 uncertain, NaN unmentioned."""
 
     text: str
     labels: np.ndarray
 
 
-# Noun phrases; each fourth (counting from 1) is held out.
+# Noun phrases; every fourth (counting from 1) is held out.
 NOUNS: dict[str, list[str]] = {
     "Atelectasis": [
         "atelectasis", "plate atelectasis", "bibasilar atelectatic change", "volume loss",
@@ -260,7 +260,7 @@ def write_report(
         sentences.append(write_sentence(name, state, rng, severity, side, held_out))
     missing = [name for name in NOUNS if name not in findings]
     for name in rng.sample(missing, min(len(missing), rng.randint(1, 3))):
-        # a second, denied finding must not be one that is there
+        # a second, denied finding must not be one that is present
         denied = write_sentence(name, "absent", rng, held_out=held_out)
         if not any(denied.labels[CHEXPERT_LABELS.index(n)] == 0 for n in findings):
             sentences.append(denied)

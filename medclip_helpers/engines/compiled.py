@@ -1,4 +1,4 @@
-"""An encoder that OpenVINO computes, in the seat of one of torch's."""
+"""An encoder computed by OpenVINO, in place of one of torch's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HINTS = {"float32": "f32", "bfloat16": "bf16"}  # a precision -> OpenVINO's word
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO, without the report over the network that an import of it would send to its maker.
+    """OpenVINO, without the telemetry that importing it would send to its maker.
 
     Raises ImportError, saying what to install, where one of LIBRARIES is missing.
     """
@@ -25,7 +25,7 @@ def import_openvino() -> ModuleType:
         raise ImportError(
             f"{', '.join(missing)} not installed: python -m pip install 'medclip-helpers[engines]'"
         )
-    # Without the package that reports, OpenVINO uses a stub of its own.
+    # Without its telemetry package, OpenVINO uses a stub of its own.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
@@ -37,7 +37,7 @@ class NeedsTorch(AttributeError, ValueError):
 
     def __init__(self, what: str):
         super().__init__(
-            f"{what}: this encoder was compiled by OpenVINO, which gives embeddings alone; "
+            f"{what}: this encoder was compiled by OpenVINO, which gives only embeddings; "
             'load the model with engine="torch"'
         )
 
@@ -67,13 +67,13 @@ class CompiledEncoder(nn.Module):
     def forward(self, *inputs: Tensor | None, **named: Tensor | None) -> Tensor:
         """Inputs in their order or by name -> (images or texts, dim), float32, without gradients.
 
-        An attention mask that is not given, or None, is one of ones. Raises `NeedsTorch` for
+        A missing attention mask, or None, means all ones. Raises `NeedsTorch` for
         an input that was not exported, ValueError for one of another shape.
         """
         ports = {port.any_name: port for port in self._compiled.inputs}
         given = dict(zip(ports, inputs, strict=False)) | named
         if unknown := [*map(str, inputs[len(ports) :]), *(set(given) - set(ports))]:
-            raise NeedsTorch(f"{unknown[0]} is no input of it, expected {[*ports]}")
+            raise NeedsTorch(f"unknown input {unknown[0]!r}, expected one of {[*ports]}")
         (first, *_) = (tensor for tensor in given.values() if tensor is not None)
         arrays = []
         for name, port in ports.items():

@@ -17,7 +17,7 @@ from .precision import reduced_precision
 logger = logging.getLogger(__name__)
 
 ENGINES = ("torch", "openvino")
-KEPT = 1  # the next one where an encoder's `forward` or its export changes
+KEPT = 1  # to be raised when an encoder's `forward` or its export changes
 
 
 def choose_engine(engine: str, device: str | torch.device, precision: str) -> str:
@@ -41,7 +41,7 @@ def choose_engine(engine: str, device: str | torch.device, precision: str) -> st
         import_openvino()
     except ImportError as error:
         if engine == "openvino":
-            warn_user(f"torch computes instead of openvino: {error}")
+            warn_user(f"using torch instead of openvino: {error}")
         return "torch"
     return engine
 
@@ -49,11 +49,11 @@ def choose_engine(engine: str, device: str | torch.device, precision: str) -> st
 def compile_encoder(
     encoder: Encoder, weights: str, precision: str, folder: str | Path
 ) -> CompiledEncoder:
-    """The encoder as OpenVINO computes it, from the export that is kept of it, or a new one.
+    """The encoder as OpenVINO computes it, from its stored export or a new one.
 
-    weights: what tells them from others, their SHA-256 say. folder: where exports are kept, each by
-    a hash of weights, configuration, shapes and versions. One that cannot be written to costs
-    a warning, and the export the next time. Raises what `export_onnx` raises.
+    weights: what identifies them, e.g. their SHA-256. folder: where exports are kept, each under
+    a hash of weights, configuration, shapes and versions. If it cannot be written to, there is
+    a warning, and a new export the next time. Raises what `export_onnx` raises.
     """
     module, example, axes = encoder
     config = getattr(module, "config", None)
@@ -68,12 +68,12 @@ def compile_encoder(
             with whole_file(file) as part:
                 part.write_bytes(model)
         except OSError as error:
-            warn_user(f"the export for OpenVINO is not kept: {error}")
+            warn_user(f"the export for OpenVINO could not be kept: {error}")
     return CompiledEncoder(model, precision, config)
 
 
 def is_faster(compiled: CompiledEncoder, encoder: Encoder, precision: str) -> bool:
-    """Whether `compiled` takes less time than its module in torch: 8 at once, best of 3 calls."""
+    """Whether `compiled` takes less time than its module in torch: batch of 8, best of 3 calls."""
     inputs = {name: tensor[[0] * 8] for name, tensor in encoder.example.items()}
     seconds: dict[torch.nn.Module, list[float]] = {encoder.module: [], compiled: []}
     with torch.inference_mode(), reduced_precision(precision, "cpu"):

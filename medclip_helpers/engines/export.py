@@ -1,4 +1,4 @@
-"""Encoders for other libraries: one ONNX model a module, and a folder to serve several from."""
+"""Encoders for other libraries: one ONNX model per module, and a folder to serve several from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Encoder(NamedTuple):
 
 
 def export_versions() -> dict[str, str]:
-    """Of the packages that an export depends on."""
+    """Versions of the packages that an export depends on."""
     return {name: version(name) for name in ("torch", "timm", "transformers", *LIBRARIES)}
 
 
@@ -42,13 +42,13 @@ def export_onnx(encoder: Encoder) -> bytes:
     """An ONNX model in float32, whose axes have any length and whose output is called `embeds`.
 
     Raises ImportError as `import_openvino` does, and ValueError where the model, computed by
-    OpenVINO at other lengths than the example's, gives other numbers than the module.
+    OpenVINO at other lengths than the example's, gives numbers other than the module's.
     """
     import_openvino()
     module, example, axes = encoder
     lengths = {name: dict(enumerate(axes)) for name in example}
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch's, of itself
+        warnings.simplefilter("ignore")  # torch's, about itself
         program: Any = torch.onnx.export(
             module, kwargs=dict(example), dynamic_shapes=lengths, output_names=["embeds"],
             dynamo=True, verbose=False,
@@ -76,10 +76,10 @@ def write_export(
 ) -> None:
     """Write `<name>.onnx` of each encoder, or `<name>.xml` and `<name>.bin`, and `files` with them.
 
-    about: what the weights are, as JSON has it. kind: one of FORMATS. `export.json` holds both, and
-    the versions; a folder that has it is whole. Nothing is replaced before all is exported.
+    about: what the weights are, as JSON values. kind: one of FORMATS. `export.json` holds both, and
+    the versions; a folder that has it is complete. Nothing is replaced until all is exported.
 
-    Raises ValueError for another kind, and without `force` for a folder with an export of other
+    Raises ValueError for an unknown kind, and without `force` for a folder with an export of other
     weights, kind or versions, or with other files; OSError for one that cannot be written to; and
     what `export_onnx` raises.
     """

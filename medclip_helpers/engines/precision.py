@@ -1,6 +1,6 @@
 """The one place that decides in which precision an encoder computes.
 
-Half precision is torch's autocast: weights stay in float32, products of matrices and convolutions
+Half precision is torch's autocast: weights stay in float32, matrix products and convolutions
 are computed in the smaller type, and nothing goes stale when weights change. What it costs is
 measured by `tools/measure_precision.py`.
 """
@@ -20,12 +20,12 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 
 
 def choose_precision(precision: str = "auto", device: str | torch.device = "cpu") -> str:
-    """One of PRECISIONS. "auto" is the fastest that `device` has in hardware and that pays:
+    """One of PRECISIONS. "auto" is the fastest that `device` has in hardware and that pays off:
     bfloat16 on a CPU with AVX-512 BF16 or AMX and on a GPU from Ampere on, float16 on an older GPU,
     float32 elsewhere.
 
-    What the device would have to emulate is computed as asked, with a warning, for it is slower
-    than float32. Raises ValueError for another name.
+    What the device has to emulate is computed as requested, with a warning, because it is slower
+    than float32. Raises ValueError for an unknown name.
     """
     if precision != "auto" and precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected 'auto' or one of {[*PRECISIONS]}")
@@ -41,13 +41,13 @@ def choose_precision(precision: str = "auto", device: str | torch.device = "cpu"
 def _fast_types(kind: str) -> tuple[str, ...]:
     """What a device of this kind has in hardware, the best first."""
     if kind == "cuda":
-        # A T4 says yes to the plain question, and computes bfloat16 slower than float32.
+        # Without the argument, a T4 says yes, and computes bfloat16 slower than float32.
         ampere = torch.cuda.is_bf16_supported(including_emulation=False)
         return ("bfloat16", "float16") if ampere else ("float16",)
     if kind == "cpu":
         has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return ("bfloat16",) if has.get("avx512_bf16") or has.get("amx_bf16") else ("float32",)
-    return ("float32",)  # nothing was measured there
+    return ("float32",)  # nothing was measured elsewhere
 
 
 @contextmanager
@@ -70,10 +70,10 @@ def reduced_precision(precision: str, device: str | torch.device) -> Iterator[No
 
 
 def attention_of_any_length() -> AbstractContextManager:
-    """Inside, attention does without cuDNN, which plans anew for each length of a text.
+    """Inside, attention does not use cuDNN, which plans anew for each text length.
 
-    In half precision a forward of a length that is new takes it 50 ms instead of 6, and a step of
-    pretraining with batches of 100 a second instead of .13 (H200, torch 2.11).
+    In half precision cuDNN needs 50 ms instead of 6 for a forward pass of a new length, and 1 s
+    instead of .13 for a pretraining step with batches of 100 (H200, torch 2.11).
     """
     return sdpa_kernel(
         [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

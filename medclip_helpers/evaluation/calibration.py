@@ -25,7 +25,9 @@ def pair_probabilities(positive_scores: ArrayLike, negative_scores: ArrayLike) -
     positive = finite("positive_scores", positive_scores)
     negative = finite("negative_scores", negative_scores)
     if positive.shape != negative.shape:
-        raise ValueError(f"scores have shapes {positive.shape} and {negative.shape}: not pairs")
+        raise ValueError(
+            f"scores have shapes {positive.shape} and {negative.shape}, expected equal shapes"
+        )
     return expit(positive - negative)
 
 
@@ -34,12 +36,12 @@ def calibrate(
 ) -> Callable[[ArrayLike], np.ndarray]:
     """Learn from labelled images how often a score is right.
 
-    labels: (images,) 1 or 0, others are passed over; scores: (images,), of one finding.
+    labels: (images,) 1 or 0, others are skipped; scores: (images,), of one finding.
     method: "sigmoid" (Platt: logistic regression on the score) or "isotonic", which needs hundreds
         of images. Judge the result on other images than these.
 
     Returns a function, scores (n,) -> probabilities (n,). Raises ValueError for another method or
-    shapes, and where there are not both kinds of images.
+    shapes, and where the labels are not both 1 and 0.
     """
     labels, scores = np.asarray(labels, float), finite("scores", scores)
     if labels.ndim != 1 or labels.shape != scores.shape:

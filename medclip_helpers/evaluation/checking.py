@@ -30,11 +30,11 @@ def _picture() -> np.ndarray:
 
 @torch.no_grad()
 def check_numbers(model: MedCLIPModel, processor: MedCLIPProcessor) -> pd.DataFrame:
-    """A row a part: `part`, `expected`, `found`, `verdict` ("ok", "wrong" or "not checked").
+    """A row per part: `part`, `expected`, `found`, `verdict` ("ok", "wrong" or "not checked").
 
-    `meaning` says of a wrong part what it probably is. The model is used in eval mode, and left as
-    it was. Rows "not checked" hold what users report of the published weights; for these the
-    README's example is computed beside it, where its picture can be fetched.
+    `meaning` says what is probably wrong with a part. The model is used in eval mode, and left as
+    it was. Rows "not checked" hold what users report of the published weights; the README's
+    example is computed for comparison, where its picture can be fetched.
     """
     known = read_settings(Path(__file__).with_suffix(".yaml"))
     with eval_mode(model):
@@ -132,8 +132,8 @@ def _pooling(model: MedCLIPModel, processor: MedCLIPProcessor, sentences: list[s
     unit = found.abs().max().item()
     off = error(mean) / unit
     only_last = error(hidden[-1].mean(1)) / unit < TOLERANCE
-    meaning = "only the last hidden state is pooled" if only_last else "the pooling is another one"
-    # half precision is another part's matter
+    meaning = "only the last hidden state is pooled" if only_last else "the pooling is different"
+    # half precision is for another part to check
     tolerance = TOLERANCE if found.dtype == torch.float32 else 0.05
     expected = "mean of hidden states 1, 2, last: error 0"
     return _row("pooling", expected, f"error {off:.2g}", off < tolerance, meaning)
@@ -158,11 +158,11 @@ def _temperature(model: MedCLIPModel) -> tuple:
 def _recorded(
     model: MedCLIPModel, processor: MedCLIPProcessor, sentences: list[str], expected: list[float]
 ) -> tuple:
-    """The whole way at once, against numbers written down: no error can be on both sides."""
+    """End to end, against recorded numbers: no error can be on both sides."""
     inputs = processor(text=sentences, images=Image.fromarray(_picture())).to(model.device)
     found = model(**inputs).logits_per_image[0].float().tolist()
     right = bool(np.allclose(found, expected, atol=2e-3, rtol=0))
-    meaning = "a part above is wrong, or in a way that the check shares"
+    meaning = "a part above is wrong, perhaps in a way that its check shares"
     return _row("recorded numbers", expected, [round(x, 4) for x in found], right, meaning)
 
 
@@ -173,7 +173,7 @@ def _example(model: MedCLIPModel, processor: MedCLIPProcessor, example: Mapping)
     try:
         inputs = processor(text=example["texts"], images=fetch_example())
     except DownloadError as error:
-        return f"the picture could not be had: {str(error).splitlines()[-1].strip()}"
+        return f"the picture could not be fetched: {str(error).splitlines()[-1].strip()}"
     logits = model(**inputs.to(model.device)).logits_per_image
     return str([[round(x, 4) for x in row] for row in logits.float().tolist()])
 
@@ -182,12 +182,12 @@ def _projection(model: MedCLIPModel) -> tuple:
     """`nn.Linear` starts with a uniform draw between known bounds, which training leaves."""
     heads = {"image": model.vision_model.projection_head, "text": model.text_model.projection_head}
     fresh = [name for name, head in heads.items() if isinstance(head, nn.Linear) and _fresh(head)]
-    found = f"as drawn at random: {', '.join(fresh)}" if fresh else "not as drawn at random"
+    found = f"as initialised: {', '.join(fresh)}" if fresh else "not as initialised"
     if model.note == UNTRAINED_NOTE:
         found = f"{found}, but no checkpoint was loaded ({model.note!r})"
     right = not fresh and model.note != UNTRAINED_NOTE
     meaning = "a projection was never filled with trained weights, or not by `load_medclip`"
-    return _row("projection", "not as drawn at random", found, right, meaning)
+    return _row("projection", "not as initialised", found, right, meaning)
 
 
 def _fresh(head: nn.Linear) -> bool:

@@ -1,4 +1,4 @@
-"""The bootstrap, from resampling counts: what 1,000 resamples of the images say of a figure."""
+"""The bootstrap, from resampling counts: what 1,000 resamples of the images say about a metric."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def bootstrap(
         where the images of one patient resemble each other. An image whose group is blank counts
         as a group of its own, with a warning; where all are blank there are no groups.
 
-    Raises ValueError for no resamples, for groups of another number than images, and for groups
-    that are named by several types.
+    Raises ValueError for no resamples, for groups that differ in number from the images, and for
+    group names of several types.
     """
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}, expected at least 1")
@@ -72,7 +72,7 @@ def _members(groups: ArrayLike, images: int) -> np.ndarray:
         try:
             _, member[~blank] = np.unique(names[~blank].to_numpy(), return_inverse=True)
         except TypeError as error:  # names of several types have no order
-            raise ValueError(f"groups are names of several types: {error}") from error
+            raise ValueError(f"group names are of several types: {error}") from error
         member[blank] = member[~blank].max() + 1 + np.arange(blank.sum())
         if blank.any():
             warn_user(
@@ -92,7 +92,7 @@ def bootstrap_means(values: np.ndarray, **resampling) -> np.ndarray:
 
 
 def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end for each column of `samples`; a resample without a value is passed over.
+    """Lower and upper end for each column of `samples`; a resample without a value is skipped.
 
     NaN where no resample has a value. An observed 0 or 1 gives an interval of no width: the
     bootstrap cannot see what it never drew.

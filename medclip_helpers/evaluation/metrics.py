@@ -1,4 +1,4 @@
-"""Classification in figures, each with a bootstrap interval.
+"""Classification metrics, each with a bootstrap interval.
 
 Pure functions of arrays, equal to scikit-learn's (tests/evaluation/test_metrics.py). They are
 computed from resampling counts: sorted once, 1,000 resamples cost a few seconds.
@@ -70,8 +70,8 @@ def decided(
 ) -> np.ndarray:
     """Accuracy, then precision, recall and F1 of each class, each followed by its mean.
 
-    truth, predicted: (images, classes) of 0 and 1; NaN in truth for what is not known.
-    exclusive: one class an image; accuracy then counts images, otherwise known image-class pairs.
+    truth, predicted: (images, classes) of 0 and 1; NaN in truth for unknown.
+    exclusive: one class per image; accuracy then counts images, otherwise known image-class pairs.
     """
     known = ~np.isnan(truth)
     positive, called = (truth == 1).astype(np.float32), (predicted * known).astype(np.float32)
@@ -84,7 +84,7 @@ def decided(
         right, total = hits, total[:, :1]
     accuracy = right.sum(axis=1) / total.sum(axis=1)
     parts = [accuracy[:, None]]
-    # Zero where nothing is called or present, as scikit-learn has it.
+    # Zero where nothing is predicted or present, as in scikit-learn.
     for amount, of in ((hits, said), (hits, present), (2 * hits, said + present)):
         parts.append(_with_mean(np.divide(amount, of, out=np.zeros_like(hits), where=of > 0)))
     return np.concatenate(parts, axis=1)
@@ -138,7 +138,7 @@ def evaluate_classification(
     seed: int = 0,
     groups: ArrayLike | None = None,
 ) -> pd.DataFrame:
-    """Every figure of a classification with its bootstrap interval.
+    """All metrics of a classification with their bootstrap intervals.
 
     mode, labels, scores:
         "multiclass": (images,) class numbers; (images, classes). The highest score is the answer.
@@ -153,11 +153,11 @@ def evaluate_classification(
         nearly always a yes.)
     groups: see `bootstrap`.
 
-    AUROC and average precision are of one class against the rest, by that class's own column as it
-    stands; binary: of the positive class, by the difference of two columns.
+    AUROC and average precision are of one class against the rest, from that class's own column
+    as it is; binary: of the positive class, from the difference of two columns.
 
     Returns rows with `metric`, `class` (a name, or "average" over classes), `value`, `low`, `high`
-    (ends of the interval) and `images` that count. Raises ValueError naming what does not fit.
+    (ends of the interval) and `images` counted. Raises ValueError naming what does not fit.
     """
     truth, scores, names = _checked(labels, scores, class_names, mode)
     ranked_names = names

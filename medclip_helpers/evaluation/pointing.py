@@ -61,7 +61,7 @@ def pointing_game(
 ) -> pd.DataFrame:
     """The pointing game on demo phantoms that show one finding each, by finding.
 
-    texts: finding -> a text that says it is present. count: phantoms a finding.
+    texts: finding -> a text that says it is present. count: phantoms per finding.
 
     Returns `finding`, `phantoms`, and as shares in [0, 1]: `accuracy` and `chance` (on the lesion
     or within one cell of it), `strict_accuracy` and `strict_chance` (on the lesion).

@@ -1,9 +1,9 @@
 """Zero-shot classification of a manifest's images, by the authors' protocol and by ours.
 
 The authors' is that of `eval_zeroshot_classification.py` at 4e87409 and 926bde9 and of the
-published package: five draws of ten prompts a class, images resized bilinearly, binary answers
-after a float32 sigmoid. Ours asks all prompts at once, of images resized as the published processor
-does.
+published package: five draws of ten prompts per class, images resized bilinearly, binary answers
+after a float32 sigmoid. Ours uses all prompts at once, on images resized as by the published
+processor.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def draw_prompts(
         them by NumPy's generator, seeded likewise: those of more than 4 characters that are
         labelled No Finding and nothing else. What is blank is not labelled, what is uncertain is.
 
-    Raises ValueError for such a source without sentences, for sentences of which none is so, for
+    Raises ValueError for such a source without sentences, where no sentence qualifies, for
     numbers below 1, and what `load_class_prompts` raises.
     """
     for name, count in (("runs", runs), ("per_class", per_class)):
@@ -55,8 +55,8 @@ def draw_prompts(
         normal = _normal(sentences)
     elif len(phrases) == 1:
         raise ValueError(
-            f"{source!r} has prompts for {list(phrases)} alone: its authors drew those of normal "
-            "images from a table of labelled sentences, which is not public; give one as sentences"
+            f"{source!r} has prompts for {list(phrases)} only: its authors drew those of normal "
+            "images from a table of labelled sentences, which is not public; pass one as sentences"
         )
     python, numpy = random.Random(SEED), np.random.RandomState(SEED)
     drawn = []
@@ -103,7 +103,7 @@ def evaluate_zero_shot(
     source: of the prompts, as for `load_class_prompts`; by default the data set's preset, for the
         authors' protocol "authors:" and that.
     sentences, runs: of the authors' protocol, see `draw_prompts`.
-    image_embeds: (rows, dim) of `encode_images`, if at hand for the protocol's own way to resize.
+    image_embeds: (rows, dim) from `encode_images`, resized in the protocol's way, if available.
     resampling: as for `bootstrap`; groups are the patients.
 
     Returns the rows of `evaluate_classification` (the authors' protocol: the averages that they
@@ -112,8 +112,8 @@ def evaluate_zero_shot(
     over a class's prompts, or "ensemble", their mean; ours is the latter), before `sd`, the
     population standard deviation over runs. Intervals are over patients, of the prompts as drawn.
 
-    Raises ValueError for another protocol or data set, for prompts of other classes than the data
-    set's, and what reading the images and the prompts raises.
+    Raises ValueError for an unknown protocol or data set, for prompts of classes other than the
+    data set's, and what reading the images and the prompts raises.
     """
     for name, value, choices in (
         ("protocol", protocol, PROTOCOLS),
@@ -164,8 +164,8 @@ def _bilinear(processor: MedCLIPProcessor) -> MedCLIPProcessor:
 def answers(scores: np.ndarray, mode: str) -> np.ndarray:
     """The authors' answers, (images, classes) of 0 and 1, from (images, classes) float32.
 
-    Binary ones are read after a sigmoid in float32, where logits above some 17 are all 1: of two
-    such the first class, the normal one, wins.
+    Binary ones are read after a sigmoid in float32, where logits above some 17 are all 1: if both
+    are, the first class, the normal one, wins.
     """
     if mode == "binary":
         scores = torch.from_numpy(scores).sigmoid().numpy()

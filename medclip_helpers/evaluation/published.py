@@ -1,8 +1,8 @@
 """What the paper reports, as data with its source, and how a measurement compares with it.
 
-The figures (published.csv) are quoted second-hand from the table that PUBLISHED_SOURCE names, not
-read off the paper itself: look there before quoting them on. Those of its other tables are not
-here.
+The numbers (published.csv) are quoted second-hand from the table that PUBLISHED_SOURCE names, not
+read from the paper itself: check there before quoting them. Those of its other tables are not
+included.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import pandas as pd
 PUBLISHED_SOURCE = "Wang et al., EMNLP 2022, Table 2 (arXiv:2210.10163)"
 # name for `load_medclip` -> what the paper calls it
 PUBLISHED_METHODS = {"vit": "MedCLIP-ViT", "resnet": "MedCLIP-ResNet"}
-# data set -> test images behind its figures
+# data set -> test images behind its numbers
 PUBLISHED_TEST_IMAGES = {"chexpert-5x200": 1000, "mimic-5x200": 1000, "covid": 3000, "rsna": 3538}
 # CheXpert's labels supervised MedCLIP's image side in pretraining: patients may be new in the test,
 # hospital and labeller are not.
 IN_DOMAIN = ("chexpert", "chexpert-5x200")
 
 
-# What our two rules are laid beside, and why that is not certain.
+# What our two rules are compared with, and why that is not certain.
 PUBLISHED_RULES = (
     "The maximum over ten prompts is laid beside the paper's column without ensemble, their mean "
     "beside the one with it. The authors' code has both and calls them so (a comment says that the "
@@ -32,7 +32,7 @@ PUBLISHED_RULES = (
 
 def published_zero_shot() -> pd.DataFrame:
     """The paper's zero-shot accuracies: a row per method, columns (data set, "maximum" or
-    "ensemble"; PUBLISHED_RULES says why so).
+    "ensemble"; PUBLISHED_RULES says why).
     """
     file = Path(__file__).with_name("published.csv")
     table = pd.read_csv(file, comment="#", header=[0, 1], index_col=0)
@@ -44,7 +44,7 @@ def zero_shot_of(dataset: str, model: str) -> dict[str, float]:
     """{"maximum": accuracy, "ensemble": accuracy} as published (see PUBLISHED_RULES).
 
     dataset: one of PUBLISHED_TEST_IMAGES. model: "vit" or "resnet". Raises ValueError for others:
-    what a demo model does, or any model with drawings, has no counterpart in the paper.
+    a demo model, or any model on drawings, has no counterpart in the paper.
     """
     for name, value, known in (
         ("data set", dataset, PUBLISHED_TEST_IMAGES),
@@ -66,7 +66,7 @@ def compare_with_published(measured: pd.DataFrame, dataset: str, model: str) -> 
         measured.
 
     Returns per rule `prompts`, `published`, `measured`, `low`, `high`, `difference` (measured
-    less published), `difference low`, `difference high`, `judgement`. The published figure is a
+    less published), `difference low`, `difference high`, `judgement`. The published number is a
     measurement too, on other images of the same data set: its own sampling error (that of a share
     of PUBLISHED_TEST_IMAGES) goes into the interval of the difference. "agrees" means that 0 lies
     in it, no more: with few images nearly everything agrees.

@@ -23,7 +23,7 @@ def _mean_table(per_image: dict[str, np.ndarray], **resampling) -> pd.DataFrame:
 def _similarity(
     image_embeds: ArrayLike, text_embeds: ArrayLike, given: tuple[int, ...], what: str
 ) -> np.ndarray:
-    """(images, texts). given: for how many images and texts there are `what`."""
+    """(images, texts). given: the numbers of images and texts that have `what`."""
     images = finite("image_embeds", image_embeds).astype(np.float32)
     texts = finite("text_embeds", text_embeds).astype(np.float32)
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
@@ -34,7 +34,7 @@ def _similarity(
     if given != (len(images), len(texts)):
         raise ValueError(
             f"{what} for {given[0]} images and {given[1]} texts, expected {len(images)} and "
-            f"{len(texts)}, as many as embeddings"
+            f"{len(texts)}, one for each embedding"
         )
     return images @ texts.T
 
@@ -48,8 +48,8 @@ def precision_at_k(
     image_embeds (images, dim), text_embeds (texts, dim): unit length. image_classes (images,),
     text_classes (texts,): names or numbers. resampling: as for `bootstrap`, and `level`.
 
-    Of texts of equal similarity those of another finding come first, so that a constant scores
-    what it deserves. Rows `P@k` with `value`, `low`, `high`, `images`. Raises ValueError for
+    Of texts of equal similarity those of another finding come first, so that constant
+    scores gain nothing. Rows `P@k` with `value`, `low`, `high`, `images`. Raises ValueError for
     embeddings and classes that do not fit, and for a k above the number of texts.
     """
     relevant = np.asarray(image_classes)[:, None] == np.asarray(text_classes)[None]
@@ -70,7 +70,7 @@ def recall_at_k(
     image_embeds (images, dim); text_embeds (texts, dim) of `texts`; image_texts: each image's own,
     one of `texts`. Two reports of the same words are one text: no model could tell them apart.
 
-    A tie is lost. Rows `R@k` with `value`, `low`, `high`, `images`; and `median rank`. Raises
+    A tie is a miss. Rows `R@k` with `value`, `low`, `high`, `images`; and `median rank`. Raises
     ValueError for embeddings and texts that do not fit.
     """
     given = (len(image_texts), len(texts))

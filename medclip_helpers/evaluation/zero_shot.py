@@ -1,4 +1,4 @@
-"""Zero-shot scores: of prompts, of classes, of pairs, and for an evaluation while training.
+"""Zero-shot scores: of prompts, classes and pairs, and for an evaluation during training.
 
 Images are embedded once (`similarity.encode_images`); every draw of prompts and every pair is then
 a product of matrices.
@@ -21,7 +21,7 @@ from ..radiographs import read_radiograph
 from ..similarity import encode_images, eval_mode
 from .metrics import accuracy_and_auroc
 
-# What a class with several prompts scores, and how often a draw of n prompts answers:
+# How a class with several prompts is scored, and how many answers n prompts give:
 #   one prompt   each class has one of its prompts; n answers, which differ by wording alone
 #   maximum      the highest of its prompts, what the published code does with ensemble=False
 #   ensemble     the mean of its prompts
@@ -38,7 +38,7 @@ def prompt_scores(
 ) -> dict[str, np.ndarray]:
     """{class: (images, prompts)} scaled cosines, `PromptClassifier`'s `prompt_logits`.
 
-    image_embeds: (images, dim) of `encode_images`. prompts: {class: [prompt, ...]}.
+    image_embeds: (images, dim) from `encode_images`. prompts: {class: [prompt, ...]}.
     """
     classifier = PromptClassifier(model)
     with eval_mode(model):
@@ -73,7 +73,7 @@ def pair_scores(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each finding by itself: scores of "{}" and of "no {}", both (images, names).
 
-    names: findings, which stand in the templates in lower case. `pair_probabilities` makes
+    names: findings, which are put into the templates in lower case. `pair_probabilities` makes
     probabilities of the two, `calibrate` of their difference.
     """
     sides = []
@@ -87,7 +87,7 @@ def pair_scores(
 class ZeroShotEvaluator:
     """Model -> metrics, for `train(evaluate=...)`; see `zero_shot_evaluator`, which makes one.
 
-    metrics: the names of what it gives. The model stays in the mode that it is in.
+    metrics: the names of what it gives. The model keeps its mode.
     """
 
     metrics = ("zero_shot_accuracy", "zero_shot_auroc")
@@ -114,7 +114,7 @@ class ZeroShotEvaluator:
         return {f"zero_shot_{name}": value for name, value in found.items()}
 
     def fingerprint(self) -> str:
-        """A hash of what its metrics follow from, besides the model."""
+        """A hash of what determines its metrics, besides the model."""
         return fingerprint(self._squares, self._truth, self.prompts)
 
 
@@ -129,7 +129,7 @@ def zero_shot_evaluator(
     images: what `read_radiograph` takes; read once, and kept in the model's size. labels: the class
     of each, a key of `prompts`. prompts: {class: [prompt, ...]}.
 
-    The result maps a model, which stays in its mode, to `zero_shot_accuracy`, the share of images
+    The result maps a model, which keeps its mode, to `zero_shot_accuracy`, the share of images
     whose own class scores highest, and `zero_shot_auroc`, the mean over classes of the area under
     the ROC curve. Raises ValueError for a label without prompts.
     """

@@ -2,7 +2,7 @@
 
 The same encoders, steps and batches for seven ways to learn (`ARMS`), each with settings that were
 chosen among four on validation drawings (`tuning_settings`), then judged over five seeds on test
-drawings (`comparison_settings`) by one measure named beforehand, PRIMARY: how often prompts tell
+drawings (`comparison_settings`) by one metric chosen in advance, PRIMARY: how often prompts tell
 which of five findings a drawing has. The full result ships with the package (`read_results`) and is
 made by `tools/run_loss_comparison.py`. Everything is a function of its seeds.
 """
@@ -84,10 +84,10 @@ class Setting:
 
     pairing: "paired", image and text of one study, or "unpaired": the sentence is from the report
         of somebody else who shares a finding.
-    images: how many are learnt from. sentences: unpaired, from how many reports they come.
-    shuffled: share of the images whose labels are another image's, as the loss is told them.
+    images: number to learn from. sentences: if unpaired, number of reports they come from.
+    shuffled: share of the images whose labels, as the loss sees them, are another image's.
     alike: share of each batch that has one finding in common, which makes more false negatives.
-    learning_rate: at its highest. temperature: of the targets of semantic matching.
+    learning_rate: at its peak. temperature: of the targets of semantic matching.
     """
 
     arm: str
@@ -113,11 +113,11 @@ FIELDS = [field.name for field in fields(Setting)]
 
 
 class World:
-    """Studies to learn from, phantoms with one finding to be judged by, and prompts.
+    """Studies to learn from, phantoms with one finding to be judged on, and prompts.
 
     studies: largest number of studies that a run may learn from; as many reports of other people
         are written, without images, for unpaired learning.
-    held_out: phantoms for validation, and again as many for the test.
+    held_out: phantoms for validation, and as many again for the test.
     """
 
     def __init__(self, studies: int = max(SIZES), held_out: int = 250, seed: int = 0):
@@ -147,7 +147,7 @@ class World:
         return self.processor(images=table["imgpath"].tolist())["pixel_values"], table
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits, which are others where a drawing or a report is another."""
+        """Eight hexadecimal digits, which change when any drawing or report changes."""
         drawn = hashlib.sha256(self.images.numpy().tobytes())
         drawn.update(self.sentences.to_csv().encode() + self.other_reports.to_csv().encode())
         return drawn.hexdigest()[:8]
@@ -155,7 +155,7 @@ class World:
 
 class Batch(NamedTuple):
     """images: rows of `World.images`. texts: one each. image_labels, (images, labels): as the loss
-    is told them; true_labels as they are; text_labels of the texts.
+    sees them; true_labels as they are; text_labels of the texts.
     """
 
     images: np.ndarray
@@ -166,7 +166,7 @@ class Batch(NamedTuple):
 
 
 def draw_batches(world: World, setting: Setting) -> Iterator[Batch]:
-    """What the loss is shown, step by step; the same for all arms but in the whole report."""
+    """What the loss is shown, step by step; the same for all arms except the whole report."""
     rng = np.random.default_rng((setting.seed, setting.images))
     order = rng.permutation(len(world.studies))
     studies = world.studies.iloc[order[: setting.images]]
@@ -244,7 +244,7 @@ def contrastive_loss(logits: Tensor, batch: Batch, setting: Setting) -> Tensor:
 
 
 def train_once(world: World, setting: Setting) -> MedCLIPModel | nn.Sequential:
-    """The model that one run gives, for supervision image encoder and head, in eval mode."""
+    """The model that one run trains, for supervision image encoder and head, in eval mode."""
     medclip, _ = build_model(VISION, TEXT, world.processor.tokenizer, IMAGE_SIZE, setting.seed)
     model: MedCLIPModel | nn.Sequential = medclip
     if setting.arm == "supervision":
@@ -291,7 +291,7 @@ def run_settings(
     world: World, settings: Sequence[Setting], split: str = "test", processes: int = -1
 ) -> pd.DataFrame:
     """One row per setting: `split`, its fields, what `measure` finds, and `false_negatives`, the
-    share of the negatives that are none.
+    share of the negatives that are false.
 
     processes: runs at a time, each on one thread; -1 takes all cores. Results do not depend on it.
     """
@@ -368,7 +368,7 @@ def read_results() -> pd.DataFrame:
 
 
 def select(results: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
-    """The test rows with the default fields of `Setting`, but for those in `wanted`; None: any."""
+    """The test rows with the default fields of `Setting`, except those in `wanted`; None: any."""
     expected = {name: value for name, value in asdict(Setting(ARMS[0])).items()
                 if name in ("pairing", "images", "sentences", "shuffled", "alike")}  # fmt: skip
     expected |= {"split": "test"} | wanted
@@ -381,7 +381,7 @@ def select(results: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 def with_intervals(named: Mapping[str, pd.DataFrame], metric: str = PRIMARY) -> pd.DataFrame:
     """A row for each table of runs: `value`, the mean of `metric` over its rows, with `low` and
-    `high`, the 95 % interval of Student's t; no interval of a single run.
+    `high`, the 95 % interval of Student's t; no interval for a single run.
     """
     from scipy import stats
 
@@ -400,7 +400,7 @@ def paired_differences(
     """`metric` of each of `others` minus that of `results`, seed by seed: one row each with `mean`,
     `low` and `high`, as in `with_intervals`.
 
-    Raises ValueError where the two have not a row for each of the same seeds.
+    Raises ValueError where the two do not have a row for each of the same seeds.
     """
     first, pairs = results.set_index("seed")[metric].sort_index(), {}
     for name, table in others.items():

@@ -52,20 +52,20 @@ def reproduce(
     max_steps: int | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """One of TABLES, into `out`: its rows, and beside them result.json and `<table>.md`.
+    """One of TABLES: its rows, also written to `out` as result.json and `<table>.md`.
 
     table: "table2" (zero-shot), "table3" (linear probe and prompt tuning), "retrieval" (precision
         at k), or "efficiency": a run file for `medclip train` for each of SIZES.
     data: the folder of the data sets' folders; those that are not there are left out.
     model: as for `load_medclip`. sentences: a table of labelled sentences, for the authors' normal
         class, retrieval and pretraining.
-    test_per_class, max_steps: fewer test images of our own list, shorter training; to try it out.
+    test_per_class, max_steps: fewer test images of our own list, shorter training; for a trial.
 
-    Where the authors' list cannot be drawn (a copy that is not whole) or their phrases not be had,
+    Where the authors' list cannot be drawn (an incomplete copy) or their phrases cannot be fetched,
     ours take their place, and the columns `list` and `prompts of` say so.
 
-    Raises ValueError for another table, FileNotFoundError where there is no data set, and what the
-    model, the images and the tables raise.
+    Raises ValueError for an unknown table, FileNotFoundError where no data set is found, and what
+    the model, the images and the tables raise.
     """
     if table not in TABLES:
         raise ValueError(f"table is {table!r}, expected one of {TABLES}")
@@ -124,7 +124,7 @@ def _manifest(
         try:
             return build_manifest(name, root, recipe="authors", progress=False), "authors"
         except (ValueError, FileNotFoundError, ImportError) as error:
-            logger.warning("%s: judged on our own list, for %s", name, str(error).splitlines()[0])
+            logger.warning("%s: on our own list, because %s", name, str(error).splitlines()[0])
     ours = build_manifest(name, root, seed=seed, test_per_class=test_per_class, progress=False)
     return ours, "ours"
 
@@ -149,7 +149,7 @@ class _Task(NamedTuple):
                 load_class_prompts(f"authors:{known.prompts}")
                 return f"authors:{known.prompts}"
             except DownloadError as error:
-                logger.warning("%s: asked with our own phrases, for %s", self.name, error)
+                logger.warning("%s: with our own phrases, because %s", self.name, error)
         return known.prompts
 
     @property
@@ -233,7 +233,7 @@ def _efficiency(found, folder: Path, sentences, seed: int) -> pd.DataFrame:
 
 
 def _markdown(table: str, result: pd.DataFrame, note: str) -> str:
-    """The averages in one table, whose rows say what they are of."""
+    """The averages in one table, whose rows say what they are about."""
     shown = result[result["class"] == AVERAGE] if "class" in result else result
     ways = ("dataset", "protocol", "list", "prompts of", "patients", "method", "prompts", "metric")
     columns = [name for name in ways if name in shown]

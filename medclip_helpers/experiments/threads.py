@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Inside, torch computes with so many threads; afterwards with as many as before."""
+    """Inside, torch computes with `count` threads; afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -38,7 +38,7 @@ def default_presets() -> dict[str, list[str]]:
 def demo_images() -> dict[str, Phantom]:
     """Name -> drawing: one chest phantom for each finding that the demo world knows.
 
-    An effusion is first: it is what a person sees at once.
+    An effusion comes first: people see it at once.
     """
     findings = sorted(PHANTOM_FINDINGS, key=lambda finding: finding != "Pleural Effusion")
     drawn: list[dict[str, float]] = [*({finding: 0.8} for finding in findings), {}]
@@ -49,7 +49,7 @@ def demo_images() -> dict[str, Phantom]:
 
 
 def split_pair(line: str) -> tuple[str, str]:
-    """ "present | absent" -> both texts; a line without a bar gets a negative made from it.
+    """ "present | absent" -> both texts; a line without a bar gets a negative generated from it.
 
     Raises ValueError where there is a bar with nothing on one side.
     """
@@ -89,7 +89,7 @@ def read_picture(source) -> Picture:
         image = read_radiograph(source.image if drawing else source)
     said = [str(warning.message) for warning in caught]
     if len(set(image.getextrema())) == 1:
-        said.append("The image is blank: all of one brightness, so that its scores mean nothing.")
+        said.append("The image is blank: of uniform brightness, so its scores mean nothing.")
     return Picture(image, pieces.small(image), drawing, " ".join(said))
 
 
@@ -109,7 +109,7 @@ def named_images(images) -> dict[str, Picture]:
 
 
 def unknown_words(tokenizer, text: str) -> list[str]:
-    """Words that the vocabulary lacks: unknown, or spelled in pieces of under two letters."""
+    """Words that the vocabulary lacks: unknown, or spelled in pieces of fewer than two letters."""
     words = re.findall(r"\w+", text)
     pieces = [tokenizer.tokenize(word) for word in words]
     return [

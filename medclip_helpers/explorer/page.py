@@ -1,7 +1,7 @@
 """An interactive page inside a notebook: radiographs against texts, live.
 
 Core ipywidgets only, valid on versions 7.7 (Colab) and 8. Scores are HTML (see `pieces`): what a
-keystroke changes must not wait for matplotlib, which draws a figure when one is asked for.
+keystroke changes must not wait for matplotlib, which draws a figure only on request.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ logger = logging.getLogger(__name__)
 
 COSINE, SOFTMAX, PAIR = "cosine", "softmax over the texts", "positive against negative"
 BARS, MAP, MATRIX = "bars", "map of a text", "all images"
-OWN_TEXTS, ALONE = "own texts", "nothing"
+OWN_TEXTS, ALONE = "own texts", "none"
 TYPING_PAUSE = 0.12  # seconds without a further change before results are computed
 HINT = (
-    "One text a line. For positive against negative write <i>present | absent</i>; "
-    "without the second half a negative is made and shown."
+    "One text per line. For positive against negative write <i>present | absent</i>; "
+    "without the second half a negative is generated and shown."
 )
 PREFERENCE = (
     "A preference for the text before the bar, not a probability: notebook 06 shows how well such "
@@ -59,7 +59,7 @@ PREFERENCE = (
 )
 BANNER = (
     "<b>This model has only ever seen drawings.</b> Not known to be one: {}. "
-    "Of a real radiograph the scores below say nothing."
+    "The scores below say nothing about a real radiograph."
 )
 PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhere else."
 
@@ -67,16 +67,16 @@ PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhe
 class SimilarityExplorer:
     """Choose an image, edit texts, see their similarity. The last line of a cell shows it.
 
-    model, processor: as `load_medclip` returns them. Of a model, the explorer asks `encode_image`,
+    model, processor: as `load_medclip` returns them. Of a model, the explorer uses `encode_image`,
         `encode_text`, `compute_logits`, `device` and `note`; and offers maps where it has the
         feature map of `similarity.similarity_map`.
     images: name -> radiograph, a list of radiographs (paths, PIL images, arrays), or a folder,
         file or pattern; by default drawings of the demo world. Only a `Phantom` itself is known to
-        be a drawing: under all else, its array or file too, the demo model's scores have a warning.
+        be a drawing: for all else, its array or file too, the demo model's scores have a warning.
     presets: name -> texts, offered beside the texts; the first is shown at first.
     note: stands at the foot of every figure; by default what the model says of its weights.
 
-    `table` (a DataFrame) and `figure` (drawn when asked for) are what is shown. The controls are
+    `table` (a DataFrame) and `figure` (drawn on request) are what is shown. The controls are
     attributes: `image`, `beside`, `upload`, `preset`, `texts`, `score`, `temperature`, `view`,
     `map_text`. Changes made from code are shown when the cell has ended, or at once by `refresh()`.
     """
@@ -115,7 +115,7 @@ class SimilarityExplorer:
         first, lines = next(iter(self.presets.items()))
 
         def control(kind, label, **more):
-            # a layout of its own, for some of them come and go
+            # a layout of its own, because some of them come and go
             style = {} if kind is widgets.FileUpload else {"style": {"description_width": "86px"}}
             return kind(description=label, layout=Layout(width="98%"), **style, **more)
 
@@ -123,7 +123,7 @@ class SimilarityExplorer:
             return control(widgets.Dropdown, label, options=options, **more)
 
         self.image = menu("Radiograph", list(self._images))
-        self.beside = menu("Beside it", [ALONE, *self._images])
+        self.beside = menu("Second image", [ALONE, *self._images])
         self.upload = control(widgets.FileUpload, "Upload PNG, JPEG or DICOM", multiple=True)
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
         self.texts = control(widgets.Textarea, "Texts", value="\n".join(lines), rows=9)
@@ -277,7 +277,7 @@ class SimilarityExplorer:
     # --- results ------------------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Compute and show what the controls say now. Problems are said; the last result stays."""
+        """Compute and show what the controls say. Problems are reported; the last result stays."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -334,7 +334,7 @@ class SimilarityExplorer:
             }
         said = self._in_words(names, texts, negatives, values, image_embeds)
         with self._deaf():
-            if self.map_text.options != tuple(options):  # a message less, with each keystroke
+            if self.map_text.options != tuple(options):  # one message fewer per keystroke
                 self.map_text.options = options
             self.map_text.value = map_text
         self.table, self._drawn = pd.DataFrame(table | {"score": values.ravel()}), None
@@ -371,7 +371,7 @@ class SimilarityExplorer:
         self.pictures.value, self._pictured = pieces.pictures(shown), now
 
     def _show_rows(self, names, texts, labels, values, label) -> None:
-        """A row a text, in the order that they were written in: best is said, not moved."""
+        """A row per text, in the order they were written in: the best is named, not moved."""
         while len(self._rows) < len(labels):
             place = len(self._rows)
             button = widgets.Button(
@@ -406,7 +406,7 @@ class SimilarityExplorer:
             self.bars.children = [top, *rows]
 
     def _in_words(self, names, texts, negatives, values, image_embeds) -> str:
-        """What the scores say, and what must be known before: HTML."""
+        """What the scores say, and what must be known first: HTML."""
         said = [
             f"<div class='medclip-alert'>{html.escape(f'{name}: {warning}')}</div>"
             for name in names if (warning := self._images[name].warning)
@@ -451,7 +451,7 @@ class SimilarityExplorer:
         return float(np.sqrt(np.mean(variances)))
 
     def _foreign(self, name: str) -> bool:
-        """Whether the model knows drawings alone and the image is not known to be one."""
+        """Whether the model knows only drawings and the image is not known to be one."""
         note = getattr(self.model, "note", None) or ""
         return "drawings" in note and not self._images[name].drawing
 

@@ -67,7 +67,7 @@ def score(
 ) -> str:
     """Bars from zero, one per image, on an axis from `low` (-1 or 0) to 1, with their numbers.
 
-    names: of the images, one letter each, or empty. note: stands under the bars.
+    names: of the images, one letter each, or empty. note: shown under the bars.
     """
     zero, bars = 100 * -low / (1 - low), ""
     for value, colour, name in zip(values, colours, names, strict=True):
@@ -110,13 +110,13 @@ def _png(picture: Image.Image) -> str:
 def small(image: Image.Image) -> Image.Image:
     """As the model sees it, padded to a square, so that maps lie where they belong.
 
-    Made once, when a picture is read: of a large one it takes longer than all of an edit.
+    Made once, when a picture is read: for a large one it takes longer than a whole edit.
     """
     return to_square(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
 def overlay(image: Image.Image, contributions: np.ndarray, largest: float) -> Image.Image:
-    """The image, as of `small`, under its map: the fainter a contribution, the more of it shows.
+    """The image, as of `small`, under its map: the weaker a contribution, the more of it shows.
 
     contributions: (h, w). largest: what is drawn strongest, the same for images to compare.
     """

@@ -1,4 +1,4 @@
-"""Download a file completely or not at all, with a progress bar, and know it again later."""
+"""Download a file completely or not at all, with a progress bar, and recognise it later."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tqdm.auto import tqdm
 logger = logging.getLogger(__name__)
 
 # Seconds. Two addresses that never answer take under 10 together.
-ANSWER_TIMEOUT = 4.5  # until an address begins to answer, the look-up of its name included
+ANSWER_TIMEOUT = 4.5  # until an address begins to answer, including its DNS lookup
 STALL_TIMEOUT = 30.0  # without a byte, once it has
-RETRY_PAUSE = 1.0  # before an address that failed half-way is asked a second and last time
+RETRY_PAUSE = 1.0  # before an address that failed half-way is tried a second and last time
 # The disk's errors: no other address would help.
 LOCAL_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG}
 
@@ -40,7 +40,7 @@ def is_local(error: BaseException) -> bool:
 
 
 def read_text(url: str) -> str:
-    """The text at `url`, of which 64 KiB are read."""
+    """The text at `url`, of which at most 64 KiB are read."""
     with _open(url) as answer:
         return answer.read(1 << 16).decode("utf-8")
 
@@ -70,7 +70,7 @@ def fetch(
 ) -> str:
     """Download the first address that answers to `target` and return that address.
 
-    addresses: URLs in order of preference; a callable is asked for its URL when its turn comes.
+    addresses: URLs in order of preference; a callable gives its URL when its turn comes.
     target: appears only when the whole file has arrived.
     check: called with `target`; a ValueError from it counts as no answer, and the file is deleted.
 
@@ -137,7 +137,7 @@ def _attempt(url: str, target: Path) -> None:
 
 
 def _open(url: str):
-    """The answer of `url`. Raises TimeoutError if it does not begin within ANSWER_TIMEOUT."""
+    """The response of `url`. Raises TimeoutError if it does not begin within ANSWER_TIMEOUT."""
     outcome: queue.SimpleQueue = queue.SimpleQueue()
 
     def ask() -> None:
@@ -146,7 +146,7 @@ def _open(url: str):
         except Exception as error:
             outcome.put(error)
 
-    # In a thread, because the look-up of a name heeds no time-out, and each of the addresses that
+    # In a thread, because a DNS lookup has no time-out, and each of the addresses that
     # it gives would have one of its own.
     threading.Thread(target=ask, daemon=True).start()
     try:
@@ -160,7 +160,7 @@ def _open(url: str):
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    # The wget package has no timeout of its own and would wait for a silent server for ever.
+    # The wget package has no timeout of its own and would wait for a silent server forever.
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Files that people and this package write: written whole, read strictly."""
+"""Files that people and this package write: written atomically, read strictly."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 def whole_file(path: str | Path) -> Iterator[Path]:
     """An empty file to write to, which takes the name `path` when the block ends without an error.
 
-    The folder is made where it is missing.
+    The folder is created if missing.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,10 +39,10 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextmanager
 def locked_folder(folder: str | Path) -> Iterator[None]:
-    """Inside, the folder is ours alone among the processes that ask for it here.
+    """Inside, no other process that asks for the folder here has it.
 
-    The folder is made where it is missing. Raises ValueError that says which process has it. On a
-    file system without locks, as some network drives are, there is none.
+    The folder is created if missing. Raises ValueError that says which process has it. On a
+    file system without locks, such as some network drives, there is no protection.
     """
     from filelock import FileLock, Timeout
 
@@ -74,7 +74,7 @@ class _RepeatedKey(ValueError):
 
 
 def read_settings(path: str | Path):
-    """What a YAML file says, or a JSON file by its ending.
+    """What a YAML file says, or a JSON file, by its extension.
 
     Raises ValueError naming the file where it is neither, or where a mapping has a key twice, of
     which the parsers alone would keep the last.
@@ -105,5 +105,5 @@ def read_settings(path: str | Path):
         return yaml.load(text, Loader)
     except (_RepeatedKey, FileNotFoundError):
         raise
-    except Exception as error:  # of YAML's values, such as dates, each has errors of its own
+    except Exception as error:  # YAML's values, such as dates, have errors of their own
         raise ValueError(f"{path} is not {'JSON' if is_json else 'YAML'}: {error}") from error

@@ -1,4 +1,4 @@
-"""Fill a module with the tensors of a checkpoint, strictly: one that found no place is an error."""
+"""Fill a module with the tensors of a checkpoint, strictly: one left over is an error."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
     assign: make the tensors the module's own instead of copying them; what it had may then lie on
         the meta device.
 
-    `module.note` becomes what is known of the weights. Raises ValueError that lists every tensor
-    missing, left over, of another shape or kind, or not finite; the module then is as it was.
+    `module.note` becomes what is known about the weights. Raises ValueError that lists every tensor
+    missing, left over, of another shape or kind, or not finite; the module is then unchanged.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
     expected = {n: t for n, t in module.state_dict().items() if not DROPPED.search(n)}
@@ -50,7 +50,7 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
 
 
 def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """What keeps the tensors found from standing for those expected, a line each."""
+    """Why the tensors found do not match those expected, one line each."""
     problems = [f"missing: {name}" for name in expected if name not in found]
     problems += [f"left over: {name}" for name in found if name not in expected]
     for name in found.keys() & expected.keys():
@@ -65,5 +65,5 @@ def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    # A sum needs no memory; where it overflows, each value is asked.
+    # A sum needs no memory; where it overflows, each value is checked.
     return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())

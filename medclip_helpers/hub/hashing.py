@@ -44,7 +44,7 @@ def fingerprint(*things: Any) -> str:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).tobytes())
         else:
-            shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))  # another in each process
+            shown = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(thing))  # different in each process
             digest.update(f"{type(thing).__name__}:{shown};".encode())
 
     add(things)

@@ -53,7 +53,7 @@ def _translate_swin(published: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def published_encoder(names) -> str | None:
-    """Which encoder ("vit" or "resnet") the names of a published checkpoint mean, else None."""
+    """Which encoder ("vit" or "resnet") a published checkpoint's names belong to, else None."""
     if any(name.startswith("vision_model.model.encoder.layers.") for name in names):
         return "vit"
     if any(name.startswith("vision_model.model.layer1.") for name in names):

@@ -1,4 +1,4 @@
-"""The published weights and vocabulary: where they are, and the copies of them that are kept."""
+"""The published weights and vocabulary: where they are, and the cached copies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ EXAMPLE_URL = (
     f"/example_data/{EXAMPLE_FILE}"
 )
 EXAMPLE_SHA256 = "177ac515742a20d790b6e0efc2ee1b6274b84e0a520182320a2e31cc3001a778"
-NETWORK = "connect to the network, or set MEDCLIP_MIRROR to the base address of a copy"
+NETWORK = "connect to the network, or set MEDCLIP_MIRROR to the base URL of a copy"
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -72,9 +72,9 @@ def _current_address(pointer: str) -> str:
 def _making(
     wanted: Path, name: str, addresses: list, home: Path, ways_on: str
 ) -> Iterator[Path | None]:
-    """A scratch folder in `home` for making `wanted`, or None if another process just has.
+    """A scratch folder in `home` for making `wanted`, or None if another process just made it.
 
-    Every OSError becomes a DownloadError that ends with the ways on.
+    Every OSError becomes a DownloadError that ends with what the user can do.
     """
     from filelock import FileLock
 
@@ -96,14 +96,14 @@ def _making(
     except OSError as error:
         raise download.DownloadError(
             f"cannot keep {name} in {home}: {error}\n"
-            f"Make room, or set MEDCLIP_HOME to a folder that can be written. {ways_on}"
+            f"Free some space, or set MEDCLIP_HOME to a writable folder. {ways_on}"
         ) from error
 
 
 def _acquire(lock, name: str, addresses: list):
     """A context with the lock. DownloadError if another holds it and no address answers.
 
-    Without a network those who wait would otherwise find out one after the other.
+    Without a network, waiting processes would otherwise find out one after the other.
     """
     from filelock import Timeout
 
@@ -119,15 +119,15 @@ def fetch_weights(
 ) -> Path:
     """The folder with published weights "vit" or "resnet", downloaded once.
 
-    cache_dir: overrides $MEDCLIP_HOME. mirror: base address of a copy, overrides $MEDCLIP_MIRROR.
+    cache_dir: overrides $MEDCLIP_HOME. mirror: base URL of a copy, overrides $MEDCLIP_MIRROR.
 
     The folder holds `model.safetensors` (the published tensors under their published names) and
     the record of it (address, and SHA-256 of this file and of the zip), which `read_state_dict`
     checks. The weights appear last, when all is checked; processes that ask at once download once.
-    A folder that has weights already, also somebody's own, is left as it is.
+    A folder that already has weights, even custom ones, is left as it is.
 
-    Raises `download.DownloadError`, naming every address tried and the ways on, if none gives the
-    weights or they cannot be kept. Without a network within 10 seconds, however many ask at once.
+    Raises `download.DownloadError`, naming every address tried and what you can do, if none gives
+    the weights or they cannot be kept; without a network within 10 seconds, however many ask.
     """
     if name not in PUBLISHED:
         raise ValueError(f"unknown published model {name!r}: expected one of {sorted(PUBLISHED)}")
@@ -203,7 +203,7 @@ def load_tokenizer(cache_dir: str | Path | None = None, mirror: str | None = Non
 def fetch_example(cache_dir: str | Path | None = None, mirror: str | None = None) -> Path:
     """The radiograph of the authors' README, at a pinned commit, fetched once and checked by hash.
 
-    Raises `download.DownloadError` if it is neither cached nor reachable, or another file.
+    Raises `download.DownloadError` if it is neither cached nor reachable, or is another file.
     """
     picture = cache_folder(cache_dir) / EXAMPLE_FILE
 
@@ -221,7 +221,7 @@ def _word_pieces(vocabulary: Path) -> list[str]:
     try:
         pieces = vocabulary.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{vocabulary} is not a text: {error}") from error
+        raise ValueError(f"{vocabulary} is not a text file: {error}") from error
     if len(pieces) != VOCABULARY_SIZE:
         raise ValueError(f"{vocabulary} has {len(pieces)} word pieces, expected {VOCABULARY_SIZE}")
     return pieces

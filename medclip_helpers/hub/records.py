@@ -1,4 +1,4 @@
-"""Where a downloaded file comes from and what it was, so that it is known again."""
+"""Where a downloaded file comes from and what it was, so that it is recognised."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def record_of(file: Path) -> Path:
 
 
 def _stamp(file: Path) -> list[int]:
-    """Changes when the file is written to or replaced; cheap to ask for."""
+    """Changes when the file is written to or replaced; cheap to compute."""
     status = file.stat()
     return [status.st_size, status.st_mtime_ns, status.st_ino]
 
@@ -38,7 +38,7 @@ def write_record(file: Path, url: str, **more: object) -> Path:
 
 
 def read_record(file: Path) -> dict:
-    """What was written down of `file`, {} if nothing was; ValueError for a damaged record."""
+    """What was written down about `file`, {} if nothing was; ValueError for a damaged record."""
     record = record_of(file)
     if not record.is_file():
         return {}
@@ -46,13 +46,13 @@ def read_record(file: Path) -> dict:
         content = json.loads(record.read_text(encoding="utf-8"))
         return {"sha256": content["sha256"], **content}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record} is damaged: delete it and {file} to download anew") from error
+        raise ValueError(f"{record} is damaged: delete it and {file} to download again") from error
 
 
 def check_record(file: Path, thorough: bool = False) -> None:
     """ValueError if `file` is not what was written down; fine if nothing was.
 
-    thorough: hash it even where size, time and inode are those of the last time.
+    thorough: hash it even where size, time and inode are unchanged.
     """
     record = read_record(file)
     if not record or (record.get("stamp") == _stamp(file) and not thorough):
@@ -60,8 +60,8 @@ def check_record(file: Path, thorough: bool = False) -> None:
     found = sha256(file)
     if found != record["sha256"]:
         raise ValueError(
-            f"{file} is not what was downloaded: its SHA-256 is {found}, recorded is "
-            f"{record['sha256']}. Delete {file} and {record_of(file)} to download it anew"
+            f"{file} is not what was downloaded: its SHA-256 is {found}, expected "
+            f"{record['sha256']}. Delete {file} and {record_of(file)} to download it again"
         )
     with suppress(OSError):  # a cache that cannot be written to is hashed each time
         write_text(record_of(file), json.dumps(record | {"stamp": _stamp(file)}, indent=2))

@@ -1,6 +1,6 @@
 """Read weights files, whoever wrote them, and write safetensors.
 
-Files are taken for hostile: none may run code, write beside its target, or ask for more than
+Files are assumed hostile: none may run code, write outside its target, or ask for more than
 MAX_BYTES of memory.
 """
 
@@ -31,9 +31,9 @@ MAX_RATIO = 20  # of unpacked to packed size; weights shrink by a tenth or so
 class Checkpoint(NamedTuple):
     """Weights as they were read.
 
-    file: where they stood. state_dict: tensors under this package's names, on the CPU.
+    file: where they were. state_dict: tensors under this package's names, on the CPU.
     published: "vit" or "resnet" where they had the published names, else None.
-    config: what `MedCLIPModel.save_pretrained` wrote beside them, else None.
+    config: what `MedCLIPModel.save_pretrained` wrote next to them, else None.
     official: whether this package downloaded them from where MedCLIP's authors keep them.
     """
 
@@ -97,9 +97,9 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
     try:
         state_dict = _load_safetensors(file) if is_safetensors else _load_pickle(file)
     except pickle.UnpicklingError as error:
-        # torch's text proposes to run what is in it
+        # torch's message suggests running what is in it
         raise ValueError(
-            f"{file} is not a PyTorch checkpoint of tensors alone; nothing in it was run"
+            f"{file} is not a PyTorch checkpoint of tensors only; nothing in it was run"
         ) from error
     except Exception as error:  # both raise many kinds for a broken file
         kind = "safetensors file" if is_safetensors else "PyTorch checkpoint"
@@ -131,10 +131,10 @@ def _check_tensors(state_dict, file: Path) -> None:
         raise ValueError(f"{file} holds no state dict: expected a mapping of names to tensors")
     for name, tensor in state_dict.items():
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise ValueError(f"{file}: {name} is no ordinary tensor but {tensor.type()}")
+            raise ValueError(f"{file}: {name} is {tensor.type()}, expected an ordinary tensor")
     size = sum(tensor.numel() * tensor.element_size() for tensor in state_dict.values())
     if size > MAX_BYTES and file.suffix != ".safetensors":  # some by expanding a few bytes
-        raise ValueError(f"{file} unfolds to {size:.2g} bytes, expected at most {MAX_BYTES:.2g}")
+        raise ValueError(f"{file} expands to {size:.2g} bytes, expected at most {MAX_BYTES:.2g}")
 
 
 def unpack_weights(archive: Path, folder: Path) -> Path:

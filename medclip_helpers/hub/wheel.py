@@ -1,7 +1,7 @@
-"""The published package's wheel: its tables are read from it, and nothing of it is run.
+"""The published package's wheel: its tables are read from it, and nothing in it is run.
 
 The phrases of its prompts are their authors' work and stay there; whoever asks for them fetches the
-wheel from the package index that their own pip is set to.
+wheel from the package index that their own pip uses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def published_constants() -> dict[str, Any]:
     if (found := sha256(wheel)) != WHEEL_SHA256:
         raise ValueError(
             f"{wheel} has SHA-256 {found}, expected {WHEEL_SHA256} (medclip 0.0.3); delete it to "
-            "fetch it anew"
+            "fetch it again"
         )
     with zipfile.ZipFile(wheel) as zipped:
         tree = ast.parse(zipped.read("medclip/constants.py"))
@@ -53,7 +53,7 @@ def published_constants() -> dict[str, Any]:
 
 
 def _fetch(wheel: Path) -> None:
-    """Put pip's download of the wheel there, whatever it holds."""
+    """Download the wheel with pip, whatever it holds."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     with tempfile.TemporaryDirectory() as folder:
         fetch = [*pip, "--no-deps", "--only-binary=:all:", "--dest", folder, "medclip==0.0.3"]

@@ -31,11 +31,11 @@ from pydicom.uid import (
 from .finding import has_no_preamble
 from .pixels import Reading, by_value, check_size
 
-# Left blank by many anonymisers, which pydicom cannot apply; without them its defaults hold.
+# Many anonymisers leave these blank, which pydicom cannot apply; without them its defaults hold.
 BLANKABLE = (
     "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"
 )  # fmt: skip
-# What makes other greys of stored values, besides MONOCHROME1.
+# What changes the greys of stored values, besides MONOCHROME1.
 TRANSFORMS = (
     "ModalityLUTSequence", "RescaleSlope", "VOILUTSequence", "WindowCenter", "PixelPaddingValue"
 )  # fmt: skip
@@ -46,7 +46,7 @@ JPEG_FRAME_HEADERS = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 def read_dicom(file, reading: Reading) -> np.ndarray:
     """The first frame of an open file as a viewer shows it: (height, width), or with 3 channels.
 
-    Its 8-bit values are shown as they are, any others by their range.
+    Its 8-bit values are shown as they are, any others scaled by their range.
 
     Raises ValueError, or whatever pydicom and its decoders raise for a damaged file.
     """
@@ -64,14 +64,14 @@ def read_dicom(file, reading: Reading) -> np.ndarray:
     _check_pixels(dataset, reading)
     frames = int(dataset.get("NumberOfFrames", 1))
     if frames > 1:
-        reading.notes.append(f"holds {frames} frames: the first is read")
+        reading.notes.append(f"holds {frames} frames: only the first is read")
     # libjpeg, which pydicom prefers where it is installed, differs from it by a grey level or two.
     jpeg = dataset.file_meta.TransferSyntaxUID in (JPEGBaseline8Bit, JPEGExtended12Bit)
     plugin = "pillow" if jpeg and dataset.BitsAllocated == 8 else ""
     try:
         stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin=plugin)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of Rust, pylibjpeg-rle's, is no Exception
+        if type(error).__name__ != "PanicException":  # pylibjpeg-rle's, from Rust, is no Exception
             raise
         stored = pixel_array(dataset, index=0, view_only=True, decoding_plugin="pydicom")
     meaning = dataset.get("PhotometricInterpretation")
@@ -100,7 +100,7 @@ def _shown(dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _padding(dataset, stored: np.ndarray) -> np.ndarray:
-    """Which stored values fill the frame around the image, and are none of its greys.
+    """Which stored values fill the frame around the image, and are not part of it.
 
     Source: DICOM PS3.3 C.7.5.1.1.2, Pixel Padding Value and Pixel Padding Range Limit.
     """
@@ -113,7 +113,7 @@ def _padding(dataset, stored: np.ndarray) -> np.ndarray:
 
 
 def _check_pixels(dataset, reading: Reading) -> None:
-    """Refuse what holds no image, a bomb, or pixels that no installed plugin decodes."""
+    """Refuse what holds no image or a decompression bomb, or what no installed plugin decodes."""
     kinds = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
     if not any(dataset.get(kind) for kind in kinds):  # one without bytes holds none
         modality = dataset.get("Modality") or "unknown"
@@ -157,7 +157,7 @@ def _coded_size(frame: bytes) -> tuple[int, int]:
             height, width = struct.unpack_from(">2H", frame, at + 5)
             return width, height
         at += 1 if marker == 0xFF else 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    raise ValueError("its compressed frame has no header that tells its size")
+    raise ValueError("its compressed frame has no header that gives its size")
 
 
 def _refuse_inflation(file, start: int) -> None:

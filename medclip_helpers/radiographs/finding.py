@@ -63,7 +63,7 @@ def _listed(directory: Path) -> list[Path]:
 
 
 def is_dicom(file) -> bool:
-    """Whether an open file begins as DICOM does, with a preamble or, as older files, without."""
+    """Whether an open file begins as DICOM does, with a preamble or, like older files, without."""
     file.seek(0)
     head = file.read(132)
     file.seek(0)
@@ -79,7 +79,7 @@ def has_no_preamble(head: bytes) -> bool:
 
 
 def _is_dicom_without_suffix(path: Path) -> bool:
-    if path.suffix and not path.suffix[1:].isdigit():  # the end of a UID is no suffix
+    if path.suffix and not path.suffix[1:].isdigit():  # the end of a UID is not a suffix
         return False
     with open(path, "rb") as file:
         return is_dicom(file)

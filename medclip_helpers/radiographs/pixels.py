@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 MIN_SIDE = 4  # pixels; less is an icon or a mistake
-MAX_ASPECT = 8  # a strip is no radiograph, and the processor pads every image to a square
+MAX_ASPECT = 8  # a strip is not a radiograph, and the processor pads every image to a square
 # A picture counts as coloured if over a tenth of it differs by this much from its own tint.
 COLOUR_DISTANCE, COLOUR_SHARE = 16, 0.1
 # Pixels worked on at once: they stay in a core's cache, and of an image with as many pixels as are
@@ -27,7 +27,7 @@ _ONE_LARGE = threading.RLock()
 class Reading(ExitStack):
     """The reading of one source; until it is closed, no other thread has a large picture.
 
-    notes: what its user must be told of it, each the end of a sentence that its name begins.
+    notes: what its user must be told, each the end of a sentence that begins with its name.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Reading(ExitStack):
         self.notes: list[str] = []
 
     def wait_if_large(self, pixels: int) -> None:
-        """Ask before decoding."""
+        """Call it before decoding."""
         if pixels > LARGE:
             self.enter_context(_ONE_LARGE)
             _release_freed_memory()
@@ -61,13 +61,13 @@ def to_square(image: Image.Image, least: int = 0) -> Image.Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """ValueError for a size in pixels that no radiograph has; ask before decoding."""
+    """ValueError for a size in pixels that no radiograph has; call it before decoding."""
     size, limit = f"{width} x {height} pixels", Image.MAX_IMAGE_PIXELS
     short, long = sorted((width, height))
     if short < MIN_SIDE:
         raise ValueError(f"{size}, expected {MIN_SIDE} or more a side")
     if long > MAX_ASPECT * short:
-        raise ValueError(f"{size} are a strip, not a radiograph")
+        raise ValueError(f"{size} is a strip, not a radiograph")
     if limit and width * height > limit:
         raise ValueError(
             f"{size}, expected at most {limit / 1e6:.0f} million (PIL.Image.MAX_IMAGE_PIXELS)"
@@ -79,7 +79,7 @@ def from_picture(picture: Image.Image, reading: Reading) -> Image.Image:
     check_size(*picture.size)  # Pillow only warns of up to twice as many pixels
     reading.wait_if_large(picture.width * picture.height)
     if (pages := getattr(picture, "n_frames", 1)) > 1:
-        reading.notes.append(f"holds {pages} pages: the first is read")
+        reading.notes.append(f"holds {pages} pages: only the first is read")
     # Pillow inverts 8-bit TIFFs whose zero is white, but not those of 16 bits.
     tags = getattr(picture, "tag_v2", {})
     inverted = picture.mode.startswith("I") and tags.get(262) == 0
@@ -93,7 +93,7 @@ def from_picture(picture: Image.Image, reading: Reading) -> Image.Image:
 def _grey(picture: Image.Image, reading: Reading) -> Image.Image:
     if picture.mode == "L":
         return picture
-    # An alpha channel would leave whatever colour stands under it: put the image on black.
+    # An alpha channel would leave whatever colour lies under it: put the image on black.
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture)
@@ -104,8 +104,8 @@ def _grey(picture: Image.Image, reading: Reading) -> Image.Image:
         return red
     if _is_coloured(picture):
         reading.notes.append(
-            "is a colour picture, not a grey radiograph: what a model says of it is meaningless, "
-            "however sure it sounds"
+            "is a colour picture, not a grey radiograph: what a model says about it is "
+            "meaningless, however high the score"
         )
     return picture.convert("L")
 
@@ -113,7 +113,7 @@ def _grey(picture: Image.Image, reading: Reading) -> Image.Image:
 def _is_coloured(picture: Image.Image) -> bool:
     """Whether a picture (mode "RGB") has several hues.
 
-    A tinted film has one, more or less of it; in a photograph things have their own.
+    A tinted film has one, more or less of it; in a photograph objects have their own.
     """
     small = picture.resize((64, 64), Image.Resampling.BOX).convert("YCbCr")
     _, blue, red = np.asarray(small, np.float64).reshape(-1, 3).T - 128
@@ -127,7 +127,7 @@ def from_array(
 ) -> Image.Image:
     """The image of an array; `unit` as for `_scaled`.
 
-    channels_first: what the smaller axis of 3 is where both could be channels.
+    channels_first: whether, where both could be, the first axis of 3 is the channels.
     """
     values = array
     while values.ndim > 2 and values.shape[0] == 1:
@@ -143,14 +143,14 @@ def from_array(
             f"got shape {array.shape} of {array.dtype}"
         )
     check_size(values.shape[1], values.shape[0])
-    # a copy, for the image shares the memory of its array
+    # a copy, because the image shares the memory of its array
     return _grey(Image.fromarray(np.array(to_8_bit(values, unit), order="C")), reading)
 
 
 def by_value(function: Callable[[np.ndarray], np.ndarray], array: np.ndarray) -> np.ndarray:
-    """`to_8_bit(function(array))` of 8 or 16-bit integers, of each value that occurs but once.
+    """`to_8_bit(function(array))` of 8 or 16-bit integers, computed once per value that occurs.
 
-    function: (values,) -> (values,), from each value and from which of them there are.
+    function: (values,) -> (values,), which depends only on a value and on which values occur.
     """
     codes = array.ravel().view(f"u{array.itemsize}")
     occurs = np.zeros(1 << 8 * array.itemsize, bool)

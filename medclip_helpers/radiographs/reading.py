@@ -29,7 +29,7 @@ def read_radiograph(source) -> Image.Image:
     alpha is full at 1, 255, 65535 or its type's maximum, the first that no value exceeds. DICOM:
     modality and display (VOI) transforms are applied before that, and MONOCHROME1 is inverted; of
     several frames the first is read, with a warning. A JPEG's EXIF orientation is applied. A colour
-    picture is read, with a warning; a tint alone is none.
+    picture is read, with a warning; a mere tint is not one.
 
     Raises FileNotFoundError for a missing file, ValueError naming the source and the reason for one
     that cannot be read, has a side under MIN_SIDE pixels, is over MAX_ASPECT times as long as wide,
@@ -41,10 +41,10 @@ def read_radiograph(source) -> Image.Image:
 
 @contextmanager
 def open_radiograph(source, line: tuple[str, int] | None = None) -> Iterator[Image.Image]:
-    """`read_radiograph`'s image, to make a smaller one of in the block: threads take turns at it.
+    """`read_radiograph`'s image, to make a smaller one from in the block: threads take turns.
 
     Only one thread at a time decodes and has an image of more than LARGE pixels, others wait for
-    the end of its block; smaller images wait for nothing. line: where warnings point, as for
+    the end of its block; smaller images do not wait. line: where warnings point, as for
     `warn_user`.
     """
     name = _name(source)
@@ -109,7 +109,7 @@ def _read(source, reading: Reading) -> Image.Image:
         image = from_picture(picture, reading)
     if deep and np.asarray(image).max() < 128:
         raise ValueError(
-            "16 bits a channel, of which Pillow keeps the upper 8, and these are nearly empty "
+            "16 bits per channel, of which Pillow keeps the upper 8, and these are nearly empty "
             f"(brightest {image.getextrema()[1]} of 255): save it as 16-bit grey"
         )
     return image

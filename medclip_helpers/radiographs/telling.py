@@ -1,4 +1,4 @@
-"""Warnings that point at the line of whoever uses this package, however deep inside they arise."""
+"""Warnings that point at the user's line, however deep inside this package they arise."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from traceback import walk_stack
 
 PACKAGE = __name__.partition(".")[0]
-_TOLD: dict = {}  # so that Python says each once a line, as it does of its own
+_TOLD: dict = {}  # so that Python shows each once per line, as with its own
 
 
 def warn_user(message: str, line: tuple[str, int] | None = None) -> None:
@@ -16,7 +16,7 @@ def warn_user(message: str, line: tuple[str, int] | None = None) -> None:
 
 
 def users_line() -> tuple[str, int]:
-    """File and number of the line that called this package; ask in the thread that did.
+    """File and number of the line that called this package; call it in the thread that did.
 
     The line nearest to the stack's foot, because libraries that the package uses call it back.
     """

@@ -1,4 +1,4 @@
-"""What machine and versions a run has."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .. import __version__
 
 
 def versions() -> dict[str, str]:
-    """Of this package, of Python and of the packages that a trained number depends on."""
+    """Versions of this package, Python and the packages that training results depend on."""
     packages = ("torch", "transformers", "timm", "numpy", "scipy", "pillow")
     own = {"medclip_helpers": __version__, "python": platform.python_version()}
     return own | {name: _version(name) for name in packages}

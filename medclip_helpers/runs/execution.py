@@ -27,18 +27,18 @@ _ADDED = {"injected-parameters", "papermill-error-cell-tag"}  # papermill's tags
 def run_all(
     runs: Iterable[Run], processes: int = 1, *, force: bool = False, progress: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """Run notebooks, `processes` kernels at a time, and yield each record when it is there.
+    """Run notebooks, `processes` kernels at a time, and yield each record when it is ready.
 
-    What has finished and still holds comes first, its record marked `kept`, and is not run again
+    What has finished and is still valid comes first, its record marked `kept`, and is not run again
     unless `force`.
 
     A record has `notebook`, `parameters`, `folder`, `fingerprint`, `status` ("ok" or "failed"),
     `error`, `summary`, `metrics`, `note` (what the model is), `seconds` and `files`, and is in the
-    folder as run.json. Of a folder that is run again the files that its record names are deleted,
-    and no other.
+    folder as run.json. Of a folder that is run again, the files that its record names are deleted,
+    and no others.
 
-    Raises ModuleNotFoundError where a kernel could not start for want of ipykernel, and ValueError
-    for a folder whose run.json is somebody else's.
+    Raises ModuleNotFoundError where a kernel could not start without ipykernel, and ValueError
+    for a folder whose run.json this package did not write.
     """
     todo = []
     for run in runs:
@@ -63,14 +63,14 @@ def run_all(
 
 
 def _finished(run: Run) -> dict[str, Any] | None:
-    """The record of a run that is done and still holds, else None."""
+    """The record of a run that is done and still valid, else None."""
     record = _read_record(run)
     same = record.get("status") == "ok" and record["fingerprint"] == run.fingerprint()
     return record if same and run.executed.is_file() else None
 
 
 def _read_record(run: Run) -> dict[str, Any]:
-    """What an earlier run has left in the folder; {} where there was none, or it was cut short."""
+    """What an earlier run left in the folder; {} where there was none, or it was interrupted."""
     try:
         record = json.loads(run.record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -121,12 +121,12 @@ def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
         )  # fmt: skip
         found = read_result(run.folder) if (run.folder / FILE).is_file() else {}
         record |= {"status": "ok", "error": ""}
-    except Exception as error:  # whatever it is, the other runs go on, and the record names it
+    except Exception as error:  # whatever it is, the other runs continue, and the record names it
         found = {}
         record |= {"status": "failed", "error": _describe(error, run)}
     metrics = found.get("metrics", {})
     record |= {"summary": found.get("summary", ""), "metrics": metrics}
-    # what no figure is shown without, as notebooks record it
+    # what every figure is shown with, as notebooks record it
     record["note"] = found.get("model", {}).get("note") or metrics.get("weights", "")
     record["seconds"] = round(time.monotonic() - start, 1)
     written = (path for path in run.folder.rglob("*") if path.is_file() and path != run.record)

@@ -1,4 +1,4 @@
-"""A notebook's parameters: what its first form says, one literal a line.
+"""A notebook's parameters: what its first form says, one literal per line.
 
     model = "auto"  #@param ["auto", "demo"] {allow-input: true}
     seed = 0  #@param {type: "integer"}
@@ -59,7 +59,7 @@ def injected_parameters(source: str) -> dict[str, Any]:
 def validate(given: Mapping[str, Any], known: Mapping[str, Parameter], where: str = "") -> None:
     """Raise ValueError where `given` has an unknown name or a value of another type.
 
-    An integer passes for a float; True and False are no integers; None is a value only where it is
+    An integer passes for a float; True and False are not integers; None is a value only where it is
     the default, and an integer below 0 only where the default is one. `where` names the place in
     the message, which lists the known parameters.
     """

@@ -36,8 +36,8 @@ def record_result(
         of NumPy and torch are converted, a number that is not finite becomes None.
     tables: {task: table of `evaluation` or `training`}; each row has at least `value`. The rows of
         all, each with its `task`, are `results` in the file, and `result.csv` beside it.
-    model, dataset, seed: whose figures they are, `model` as `describe_model` gives it. settings:
-        whatever else they depend on, as JSON has it.
+    model, dataset, seed: what the numbers are of, `model` as `describe_model` gives it. settings:
+        whatever else they depend on, as JSON values.
 
     The file has `format`, `summary`, `metrics`, `versions`, and of the rest what is given.
     Raises ValueError for a metric that is none of these, and for a table without `value`.
@@ -71,7 +71,7 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _rows(task: str, table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows without their gaps: a table of several kinds of rows has many, JSON has no NaN."""
+    """The rows without missing values: mixed kinds of rows have many, and JSON has no NaN."""
     if "value" not in table:
         raise ValueError(f"tables[{task!r}] has columns {list(table)}, expected 'value'")
     return [
@@ -103,15 +103,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
     if isinstance(record, dict):
         check_format(record, file)  # first: a newer format may have other keys
     if not isinstance(record, dict) or not {"summary", "metrics"} <= set(record):
-        raise ValueError(f"{file} is not what record_result writes: no summary and metrics in it")
+        raise ValueError(f"{file} is not from record_result: expected a summary and metrics in it")
     return record
 
 
 def markdown_table(files: Sequence[str | Path]) -> str:
-    """Results side by side: a row per figure, a column per file, below it what each model is.
+    """Results side by side: a row per metric, a column per file, and below what each model is.
 
-    files: paths of `result.json`, or their folders. Only figures of the whole are shown, not those
-    of a single class; "-" where a file does not have one.
+    files: paths of `result.json`, or their folders. Only overall metrics are shown, not those
+    of single classes; "-" where a file does not have one.
 
     Raises ValueError for no file, for one that `record_result` did not write, and for one without
     `results`, `model`, `dataset` and `seed`.
@@ -121,7 +121,7 @@ def markdown_table(files: Sequence[str | Path]) -> str:
     records = [read_result(file) for file in files]
     for file, record in zip(files, records, strict=True):
         if missing := sorted({"results", "model", "dataset", "seed"} - set(record)):
-            raise ValueError(f"{file} was recorded without {missing}: nothing to set side by side")
+            raise ValueError(f"{file} was recorded without {missing}: nothing to compare")
     columns = [
         {_figure(row): _cell(row) for row in record["results"] if _is_overall(row)}
         for record in records
@@ -150,7 +150,7 @@ def _figure(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    """ "0.89 ± 0.10 (0.87 to 0.91)": the value, its spread and its interval where there are."""
+    """ "0.89 ± 0.10 (0.87 to 0.91)": the value, its spread and its interval if any."""
     if "value" not in row:  # it was not a number
         return "-"
     spread = f" ± {row['sd']:.3f}" if "sd" in row else ""

@@ -11,10 +11,10 @@ combinations; both together combine each with each. A list of such sweeps is a s
       ensemble: [true, false]
 
 Relative paths, those in parameters too, start at the sweep file's folder; notebooks and `--output`
-on the command line start at the current one. Every run has a folder of its own, which is emptied
-when it runs again, with the executed notebook, what the notebook wrote to `output_dir`, and
+on the command line start at the current one. Every run has a folder of its own, cleared of earlier
+results when it runs again, with the executed notebook, what the notebook wrote to `output_dir`, and
 run.json. What has finished is not run again unless notebook, package or parameters changed; data
-behind a path is not looked at (--force).
+behind a path is not checked (use --force).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SWEEP_KEYS = ("notebook", "notebooks", "output", "parameters", "grid", "runs")
 
 
 class Run(NamedTuple):
-    """One notebook with one set of parameters, and the folder for what comes out."""
+    """One notebook with one set of parameters, and the folder for its output."""
 
     notebook: Path
     parameters: dict[str, Any]
@@ -54,7 +54,7 @@ class Run(NamedTuple):
         return self.folder / "run.json"
 
     def fingerprint(self) -> str:
-        """A hash of all that it follows from, as far as we know: notebook, package, parameters."""
+        """A hash of all that determines it, as far as we know: notebook, package, parameters."""
         cells = [(c["cell_type"], "".join(c["source"])) for c in read_cells(self.notebook)]
         return fingerprint(cells, _package_hash(), sorted(self.parameters.items()))
 
@@ -63,7 +63,7 @@ def plan_files(files: Sequence[Path], output: Path | None = None) -> tuple[list[
     """The runs that one sweep file, or several notebooks, stand for, and the folder around them.
 
     output: instead of what the sweep file says, or of "runs". Raises ValueError as `read_sweep` and
-    `plan` do, and for a sweep file that is not there or not alone.
+    `plan` do, and for a sweep file that is missing or not the only file.
     """
     sweeps = [file for file in files if file.suffix in (".yaml", ".yml")]
     if not sweeps:
@@ -122,8 +122,8 @@ def plan(
 
     cwd: where the notebooks run, and relative paths in their parameters start.
 
-    Raises ValueError for a notebook that is not there or is none, an unknown or ill-typed
-    parameter, two notebooks of one name, or nothing to run.
+    Raises ValueError for a notebook that is missing or is not one, an unknown or ill-typed
+    parameter, two notebooks of the same name, or nothing to run.
     """
     runs: dict[Path, Run] = {}
     for notebook, parameters in pairs:
@@ -151,7 +151,7 @@ def notebook_parameters(notebook: Path) -> dict[str, Parameter]:
 
 
 def read_cells(notebook: Path) -> list[dict[str, Any]]:
-    """The cells of a notebook file; ValueError where it is none."""
+    """The cells of a notebook file; ValueError where it is not one."""
     if not notebook.is_file():
         raise ValueError(f"there is no notebook {notebook}")
     try:

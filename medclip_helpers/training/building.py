@@ -1,4 +1,4 @@
-"""A model to train from the beginning, and its processor."""
+"""A new model to train, and its processor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..processor import MedCLIPImageProcessor, MedCLIPProcessor
 def build_model(
     vision: Mapping, text: Mapping | str, tokenizer, image_size: int = IMAGE_SIZE, seed: int = 0
 ) -> tuple[MedCLIPModel, MedCLIPProcessor]:
-    """A model to train from the beginning, and its processor.
+    """A new model to train, and its processor.
 
     vision: arguments of `MedCLIPVisionEncoder`; with `pretrained: True` timm fetches its weights.
     text: fields of a `BertConfig`, or a name or folder whose BERT weights transformers loads, e.g.
@@ -25,7 +25,7 @@ def build_model(
     image_size: side, in pixels, of the images that the model is given.
     seed: of the random weights.
 
-    Errors of timm and transformers, as for an unknown backbone, come as they are.
+    Errors from timm and transformers, e.g. for an unknown backbone, are passed through.
     """
     if isinstance(tokenizer, (str, Path)):
         tokenizer = BertTokenizer.from_pretrained(tokenizer)

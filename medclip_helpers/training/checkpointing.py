@@ -1,8 +1,8 @@
 """Checkpoints of a training run on disk, written atomically.
 
-A checkpoint is written into a scratch folder, brought to the disk, and renamed. It carries a list
-of its files and their sizes, so that one which lost files later (a network drive that went away
-while it uploaded, a deletion that was interrupted) is told from a whole one as well.
+A checkpoint is written into a scratch folder, flushed to the disk, and renamed. It carries a list
+of its files and their sizes, so that one that lost files later (a network drive that went away
+during an upload, an interrupted deletion) is told from a complete one as well.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 SCRATCH = ".partial"  # never matches CHECKPOINT
 FILE_LIST = "files.json"
-# Beginnings of the names of files in a checkpoint that only a continued run needs.
+# Prefixes of the names of files in a checkpoint that only a resumed run needs.
 TRAINER_STATE = ("optimizer", "scheduler", "scaler", "rng_state", "trainer_state", FILE_LIST)
 
 
@@ -34,7 +34,7 @@ def _sync(path: Path) -> None:
 
 
 def seal(folder: Path) -> None:
-    """Write the list of a checkpoint's files and bring all of them to the disk."""
+    """Write the list of a checkpoint's files and flush all of them to the disk."""
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     (folder / FILE_LIST).write_text(json.dumps(sizes, indent=2) + "\n")
     for file in folder.iterdir():
@@ -54,7 +54,7 @@ def publish(folder: Path, run: Path) -> None:
     """Seal a checkpoint and move it into the run's folder in one step."""
     seal(folder)
     place = run / folder.name
-    if place.exists():  # incomplete, or a run would have gone on from it
+    if place.exists():  # incomplete, or a run would have resumed from it
         shutil.rmtree(place)
     os.replace(folder, place)
     if os.name != "nt":  # Windows cannot open a folder
@@ -69,12 +69,12 @@ def checkpoints(run: Path) -> dict[int, Path]:
         if match and is_complete(path):
             found[int(match[1])] = path
         elif match:
-            logger.warning("passing over %s: it is incomplete", path)
+            logger.warning("skipping %s: it is incomplete", path)
     return dict(sorted(found.items()))
 
 
 def rotate(run: Path, keep_last: int, best_step: int | None) -> None:
-    """Delete all complete checkpoints but the last few and the best.
+    """Delete all complete checkpoints except the last few and the best.
 
     Not the Trainer's `save_total_limit`, which counts incomplete folders as checkpoints too.
     """
@@ -93,7 +93,7 @@ def clear_scratch(run: Path) -> None:
 
 
 def copy_model(checkpoint: Path, run: Path) -> None:
-    """Copy what is not the Trainer's to the run's folder, each file under its name in one step."""
+    """Copy what is not the Trainer's to the run's folder, each file atomically."""
     for file in checkpoint.iterdir():
         if not file.name.startswith(TRAINER_STATE):
             with whole_file(run / file.name) as part:

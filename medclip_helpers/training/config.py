@@ -24,9 +24,9 @@ MAY_BE_ZERO = ("weight_decay", "warmup_ratio", "max_grad_norm", "seed", "num_wor
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A whole run file but for the data: "authors" (their code) or "ours".
+    """A complete run file except for the data: "authors" (their code) or "ours".
 
-    Raises ValueError for another name.
+    Raises ValueError for an unknown name.
     """
     known = sorted(path.stem for path in RECIPES.glob("*.yaml"))
     if name not in known:
@@ -36,13 +36,13 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 @dataclass
 class TrainingConfig:
-    """Settings of a run. The defaults are the paper's (section 4.2) and its published script's.
+    """Settings of a run. The defaults are those of the authors' pretraining script.
 
     output_dir: folder for checkpoints and the result; may be on a mounted drive.
     batch_size: images, and as many texts, in a step, over all processes.
     epochs: passes over the dataset; max_steps, if given, counts steps instead.
     learning_rate: highest rate, reached after `warmup_ratio` of the steps, then a cosine to zero.
-    decay_norms: whether weight decay takes in the image encoder's layer normalisation, as the
+    decay_norms: whether weight decay includes the image encoder's layer normalisation, as the
         authors' code does; batch normalisation decays in any case, BERT's and biases never.
     loss: "semantic" (labels as soft targets) or "info_nce" (image i belongs to text i).
     label_similarity: "cosine", the paper's, or "dot", the published code's.
@@ -50,7 +50,7 @@ class TrainingConfig:
     precision: "float32", "bfloat16", "float16", or "auto": half precision where there is CUDA.
     seed: of the order of samples and of dropout.
     chunk_size: images, or texts, encoded at once (gradient caching): the step is that of the whole
-        batch, in the memory of a chunk, for one more forward. Not with batch normalisation.
+        batch, in the memory of a chunk, for one more forward pass. Not with batch normalisation.
     num_workers: processes that prepare batches; 0 prepares them in this one.
     logging_steps: steps that one entry of the loss history averages over.
     checkpoint_steps: steps between checkpoints, each with an evaluation; None is an epoch.
@@ -97,16 +97,16 @@ class TrainingConfig:
                 if not (0 < value < math.inf or zero and value == 0):
                     raise ValueError(f"{name} is {value}, expected a positive number{zero}")
         if self.warmup_ratio > 1:
-            raise ValueError(f"warmup_ratio is {self.warmup_ratio}, expected a share of the steps")
+            raise ValueError(f"warmup_ratio is {self.warmup_ratio}, expected a share, 0 to 1")
         if self.loss == "info_nce" and self.batch_size < 2:
             raise ValueError(
-                f"batch_size is {self.batch_size}, expected 2 or more: with info_nce a pair has to "
-                "have another one to be told from"
+                f"batch_size is {self.batch_size}, expected 2 or more: with info_nce a pair "
+                "needs another one to contrast with"
             )
 
     @classmethod
     def from_recipe(cls, name: str, **changes) -> TrainingConfig:
-        """The settings of a recipe (see `read_recipe`), and what is changed of them."""
+        """The settings of a recipe (see `read_recipe`), with `changes` made to them."""
         return cls(**read_recipe(name)["training"] | changes)
 
     def steps(self, samples: int) -> int:

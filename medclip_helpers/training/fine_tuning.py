@@ -1,7 +1,7 @@
-"""Train a classifier of `heads` on a manifest, and judge it on the manifest's test images.
+"""Train a classifier of `heads` on a manifest, and evaluate it on the manifest's test images.
 
 The loop is `transformers.Trainer`'s with the settings of `TrainingConfig`, as in pretraining.
-Nothing stays on disk. The last step is the result, or the best of those that were judged.
+Nothing stays on disk. The last step is the result, or the best of those that were evaluated.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .heads import PromptTuningClassifier, SuperviseClassifier
 if TYPE_CHECKING:
     from ..data import DataSet
 
-# What learns, and the highest learning rate where none is given:
+# What is trained, and the peak learning rate where none is given:
 #   linear probe    a linear layer on the frozen image encoder
 #   fine-tuning     the layer and the encoder
-#   random weights  the same from an encoder that knows nothing, to see what pretraining gave
+#   random weights  the same from an untrained encoder, to see what pretraining gains
 #   prompt tuning   words at the beginning of the prompts; the encoders are frozen
 LEARNING_RATES = {
     "linear probe": 1e-2,
@@ -44,7 +44,7 @@ LEARNING_RATES = {
     "random weights": 1e-3,
     "prompt tuning": 1e-2,
 }
-CONTEXT = 4  # learned words a class
+CONTEXT = 4  # learned words per class
 PROMPTS_PER_CLASS = 5  # that the learned words are put before
 # The authors' two methods: `run_linear_probe.py`, `run_prompt_tuning.py` at 4793cf1.
 AUTHORS_CONFIG: dict[str, Any] = {
@@ -53,7 +53,7 @@ AUTHORS_CONFIG: dict[str, Any] = {
     "learning_rate": 5e-4,
     "weight_decay": 0.0,
 }
-AUTHORS_STEPS = {"linear probe": 50, "prompt tuning": 10}  # from one judgement to the next
+AUTHORS_STEPS = {"linear probe": 50, "prompt tuning": 10}  # from one evaluation to the next
 AUTHORS_CONTEXT = 16
 
 
@@ -68,8 +68,8 @@ def build_classifier(
     """A classifier for one of LEARNING_RATES' methods, on a copy of `model`; `seed`: new weights.
 
     mode: as for `SuperviseClassifier`. Prompt tuning takes two exclusive classes for "binary": a
-    class has to have another one to be compared with.
-    as_authors: 16 learned words for all classes, Kaiming-uniform at first, and the
+    class needs another one to be compared with.
+    as_authors: 16 learned words for all classes, Kaiming-uniform initially, and the
         maximum over prompts; and the probe of `SuperviseClassifier(as_authors=True)`.
     """
     if method not in LEARNING_RATES:
@@ -95,7 +95,7 @@ def build_classifier(
 
 
 class _KeepBest(TrainerCallback):
-    """Judges the classifier after every so many steps, and remembers the best of them."""
+    """Judges the classifier every `every` steps, and remembers the best weights."""
 
     def __init__(self, judge: Callable[[nn.Module], float], every: int):
         self.judge, self.every, self.best = judge, every, -math.inf
@@ -120,11 +120,11 @@ def fit(
     judge: Callable[[nn.Module], float] | None = None,
     every: int = 50,
 ) -> nn.Module:
-    """Train in place and return it in eval mode. collate: items -> arguments of the classifier.
+    """Train in place and return the classifier in eval mode. collate: items -> its arguments.
 
-    config: `output_dir`, `loss` and what is about checkpoints are not looked at.
-    judge: classifier -> score, asked after every `every` steps and at the end; the weights of the
-        highest are those that stay. Without it, the last ones.
+    config: `output_dir`, `loss` and what is about checkpoints are ignored.
+    judge: classifier -> score, called every `every` steps and at the end; the weights with the
+        highest score are kept. Without it, the last ones.
     """
     samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     with tempfile.TemporaryDirectory() as folder, preserved_random_state():
@@ -162,7 +162,7 @@ def method_config(method: str, protocol: str | None = None, **changes) -> Traini
     if protocol != "authors":
         return TrainingConfig(**{"learning_rate": LEARNING_RATES[method], **changes})
     if method not in AUTHORS_STEPS:
-        raise ValueError(f"method is {method!r}, the authors have {list(AUTHORS_STEPS)}")
+        raise ValueError(f"method is {method!r}, expected the authors' {list(AUTHORS_STEPS)}")
     return TrainingConfig(**AUTHORS_CONFIG | changes)
 
 
@@ -184,8 +184,8 @@ def evaluate_method(
 
     method: one of LEARNING_RATES. table: of `build_manifest`. known: its `DATASETS[name]`.
     config: `TrainingConfig`; by default ten epochs at the method's rate. Its `seed` is also that of
-        new weights, of the prompts and of the images that are drawn.
-    train_images: so many of the train images, drawn; None or 0 takes all.
+        new weights and of the prompts and images that are sampled.
+    train_images: how many of the train images to sample; None or 0 takes all.
     protocol: "authors": linear probe and prompt tuning with their settings (augmented images, ten
         prompts, maximum), the step that is best **on the test images**; "ours": the step that is
         best on the manifest's valid images, where there are any. None: the last step.
@@ -193,7 +193,7 @@ def evaluate_method(
     resampling: as for `evaluate_classification`.
 
     In training, an uncertain or unmentioned finding counts as absent, as published; in the test it
-    is not counted. Returns what `evaluate_classification` does; `model` stays as it is.
+    is ignored. Returns what `evaluate_classification` does; `model` stays as it is.
     Raises ValueError where the manifest has no train or no test images.
     """
     if method not in LEARNING_RATES:
@@ -206,7 +206,7 @@ def evaluate_method(
     splits = {split: table[table["split"] == split] for split in needed}
     for split, rows in splits.items():
         if rows.empty:
-            raise ValueError(f"no row of the manifest has split {split!r}: expected some")
+            raise ValueError(f"no row of the manifest has split {split!r}: expected at least one")
     if train_images:
         count = min(train_images, len(splits["train"]))
         splits["train"] = splits["train"].sample(count, random_state=config.seed)
@@ -249,7 +249,7 @@ def _labels(rows: pd.DataFrame, known: DataSet) -> np.ndarray:
 
 
 def _score(labels: np.ndarray, logits: np.ndarray, mode: str) -> float:
-    """What a step is chosen by: accuracy, of one output its mean with AUROC, as the authors do."""
+    """What a step is chosen by: accuracy, for one output its mean with AUROC, as the authors do."""
     if mode == "multilabel" or logits.shape[1] == 1:
         found = evaluate_classification(
             labels, logits, [str(k) for k in range(max(2, logits.shape[1]))], mode,

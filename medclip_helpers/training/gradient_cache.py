@@ -1,9 +1,9 @@
-"""Gradients of a batch that does not fit the memory, to the letter of the whole batch.
+"""Gradients of a batch that does not fit in memory, exactly those of the whole batch.
 
-Contrastive losses compare all of a batch with all of it, so accumulating the steps of smaller
+Contrastive losses compare all of a batch with all of it, so accumulating gradients over smaller
 batches trains with another loss. Instead (Gao et al. 2021, GradCache): embed the batch in chunks
 without a graph, take the loss over all embeddings and its gradient at them, then embed each chunk
-again with a graph and go back through it with that gradient. One more forward is the price.
+again with a graph and backpropagate that gradient. One more forward pass is the price.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def check_model(model: nn.Module) -> None:
 
 
 class _Random:
-    """The state of dropout's generators, so that a chunk is embedded twice alike."""
+    """The state of dropout's generators, so that a chunk is embedded the same twice."""
 
     def __init__(self, device: torch.device):
         self.device, self.cpu = device, torch.get_rng_state()

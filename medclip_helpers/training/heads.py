@@ -3,7 +3,7 @@
 Both take `labels` and return their loss, as `transformers.Trainer` and `ImageSuperviseLoss` expect.
 Freeze what should not move with `requires_grad_(False)`: a frozen encoder under
 `SuperviseClassifier` is a linear probe. What is frozen stays in eval mode: in train mode its
-dropout would go on, and batch normalisation would learn without a gradient. `fit` trains them.
+dropout would stay on, and batch normalisation would learn without a gradient. `fit` trains them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def classification_loss(logits: Tensor, labels: Tensor, mode: str) -> Tensor:
 
     logits: (images, classes); for "binary" (images, 1). labels: (images,) class numbers for
     "multiclass"; (images, classes) of 0 and 1 otherwise, (images,) allowed for "binary". Of these,
-    NaN and -1 mean that it is not known: such a label does not count.
+    NaN and -1 mean unknown: such a label is ignored.
     Returns a scalar; ValueError where the shapes do not fit or a label is none of these.
     """
     labels = labels.to(logits.device)
@@ -65,9 +65,9 @@ class SuperviseClassifier(nn.Module):
 
     vision_model: a `MedCLIPVisionEncoder`. num_class: classes; mode "binary" always has one logit.
     input_dim: features of the encoder; by default what it has.
-    mode: "multiclass" (one class an image), "multilabel" (each for itself) or "binary".
+    mode: "multiclass" (one class per image), "multilabel" (each independent) or "binary".
     as_authors: a ResNet's layer reads the numbers after the projection, and its batch normalisation
-        goes on in training though nothing of the encoder is learned, as in the authors' probe.
+        stays in train mode though nothing in the encoder is trained, as in the authors' probe.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class SuperviseClassifier(nn.Module):
         """`embedding` (images, features), `logits` (images, classes) and, with labels, the loss.
 
         pixel_values: (images, 1 or 3, height, width). labels: as in `classification_loss`.
-        The loss stands under `loss` and under its published name `loss_value`.
+        The loss is under `loss` and under its published name `loss_value`.
         """
         embedding = self.model(pixel_values.to(self.fc.weight.device), project=self.project)
         outputs = {"embedding": embedding, "logits": self.fc(embedding)}
@@ -124,7 +124,7 @@ class PromptTuningClassifier(nn.Module):
     class_specific_context: each class learns its own, otherwise all share them.
     num_class: classes that `prompt_inputs` will have.
     mode: as in `SuperviseClassifier`; "binary" takes one class and its prompts.
-    ensemble: a class scores the mean over its prompts, otherwise their maximum.
+    ensemble: a class's score is the mean over its prompts, otherwise the maximum.
     joint_train_emb: the word embeddings learn with the context; otherwise only the context does.
     The model is copied, and its encoders stay as they are. Source of the idea: Zhou et al.,
     "Learning to Prompt for Vision-Language Models", IJCV 2022.
@@ -152,7 +152,7 @@ class PromptTuningClassifier(nn.Module):
         words = self.model.text_model.model.get_input_embeddings()
         words.weight.requires_grad_(joint_train_emb)
         sets = num_class if class_specific_context else 1
-        # as large as the words that they stand beside
+        # as large as the words that they are put beside
         context = torch.randn(sets, n_context, words.embedding_dim) * words.weight.std().item()
         self.context = nn.Parameter(context)
 
@@ -178,7 +178,7 @@ class PromptTuningClassifier(nn.Module):
         for k, (name, inputs) in enumerate(prompt_inputs.items()):
             if (count := inputs["input_ids"].shape[1]) > longest:
                 raise ValueError(
-                    f"prompts of {name!r} have {count} tokens, expected at most {longest} beside "
+                    f"prompts of {name!r} have {count} tokens, expected at most {longest} with "
                     f"{learned_words} learned words"
                 )
             context = self.context[k % len(self.context)]

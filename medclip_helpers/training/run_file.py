@@ -43,14 +43,14 @@ def train_from_file(
 
     root: what paths in it are relative to, instead of the file's folder.
 
-    Raises ValueError or FileNotFoundError naming what in it is wrong, `hub.DownloadError` where
+    Raises ValueError or FileNotFoundError naming what is wrong in it, `hub.DownloadError` where
     published weights are out of reach, and what `train` raises.
     """
     settings = read_run_file(path, Path(path).parent if root is None else Path(root))
     image_root = settings.get("image_root")
 
     def part(name: str, read: Callable, *more):
-        """read(what stands under `name`, *more), whose errors then name the place."""
+        """read(what is under `name`, *more), whose errors then name the place."""
         value = settings.get(name, {})
         try:
             return read(value, *more)
@@ -75,7 +75,7 @@ def train_from_file(
 
 
 def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
-    """A run file as a mapping: laid over its recipe, paths relative to `root` made whole.
+    """A run file as a mapping: laid over its recipe, paths relative to `root` resolved.
 
     Raises ValueError naming an unknown or a missing key, and what `read_settings` raises.
     """
@@ -100,7 +100,7 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: image_root is {settings['image_root']!r}, expected a folder")
 
     def whole(value):
-        """A path, or several, from `root` on; what is a name and no path there stays as it is."""
+        """A path, or several, from `root` on; what is a name, not a path, stays as it is."""
         if isinstance(value, list):
             return [whole(one) for one in value]
         if not isinstance(value, str):
@@ -146,7 +146,7 @@ def _read_sampling(
     if text not in SAMPLING:
         raise ValueError(f"text is {text!r}, expected one of {SAMPLING}")
     if text != "authors" and options:
-        raise ValueError(f"{list(options)} are of text: authors")
+        raise ValueError(f"{list(options)} are only for text: authors")
     if text == "authors":
         return data.AuthorsDataset(images, sentences, seed, **options)
     if text == "own":
@@ -155,7 +155,7 @@ def _read_sampling(
 
 
 def _read_labels(settings: Any) -> dict:
-    data.encode_labels(np.zeros(0), **settings)  # refuses what is no number
+    data.encode_labels(np.zeros(0), **settings)  # refuses what is not a number
     return settings
 
 
@@ -191,7 +191,7 @@ def _read_evaluate(settings: Any, root: str | None, processor: MedCLIPProcessor)
     prompts = load_class_prompts(settings["prompts"], n=settings.get("prompts_per_class"))
     classes = list(prompts)
     if unknown := sorted(set(classes) - set(data.LABELS)):
-        raise ValueError(f"prompts: {unknown} are no labels of a manifest: {data.LABELS}")
+        raise ValueError(f"prompts: {unknown} are not labels of a manifest: {data.LABELS}")
     rows = data.read_manifest(settings["images"], settings.get("image_root", root))
     try:
         rows = rows[data.is_exclusive(rows, classes)]

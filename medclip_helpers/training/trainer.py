@@ -38,11 +38,11 @@ from .config import TrainingConfig
 from .gradient_cache import backward_in_chunks, check_model
 from .sampler import EpochSampler
 
-# what the loss is given of a collator's batch
+# what the loss takes from a collator's batch
 INPUTS = "pixel_values", "input_ids", "attention_mask", "aug_input_ids", "aug_attention_mask"
 LABELS_OF = "image_labels", "text_labels"
 SETTINGS_FILE = "training.json"
-# What may differ when a run is continued: nothing that a number of the run depends on.
+# What may differ when a run is resumed: nothing that its numbers depend on.
 FREE_SETTINGS = {"output_dir", "num_workers", "keep_last", "progress", "device"}
 # What is compared by a hash, and what to call it where it differs.
 HASHED = {
@@ -53,15 +53,15 @@ HASHED = {
 
 
 class TrainingStopped(RuntimeError):
-    """A run could not go on; the message names the step and the last good checkpoint."""
+    """A run could not continue; the message names the step and the last good checkpoint."""
 
 
 @dataclass
 class TrainingResult:
-    """What a run left.
+    """What a run produced.
 
     folder: where `load_medclip(folder)` finds the model of `best_step`.
-    history: one row a logged step: step, epoch, loss, learning_rate, and at each checkpoint the
+    history: one row per logged step: step, epoch, loss, learning_rate, and at each checkpoint the
         metrics of the evaluation.
     best_step: step with the highest best metric; the last step if there was none.
     checkpoints: {step: folder} of the checkpoints that were kept.
@@ -89,9 +89,9 @@ def train(
     collator: samples into a batch; by default `MedCLIPCollator(processor)`.
     evaluate: model -> metrics, called at each checkpoint (see `zero_shot_evaluator`); the best
         checkpoint is the one with the highest `config.best_metric`.
-    resume: go on from the newest complete checkpoint; without one, begin. On a CPU the continued
-        run equals the uninterrupted one bit for bit; with another number of processes than it began
-        with, dropout differs. Everything but FREE_SETTINGS must be as it was.
+    resume: continue from the newest complete checkpoint; without one, start. On a CPU the resumed
+        run equals the uninterrupted one bit for bit; with a different number of processes than at
+        the start, dropout differs. Everything but FREE_SETTINGS must be as it was.
 
     At the end `model` is in eval mode and holds the weights of the last step, the folder those of
     the best. Its `note` says that it was trained, unless it already said something of its own.
@@ -114,7 +114,7 @@ def train(
     collator = collator or MedCLIPCollator(processor)
     with preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
-        # Of several processes of one run the first has the folder for all of them.
+        # Of several processes of one run, the first locks the folder for all of them.
         with locked_folder(run) if trainer.is_world_process_zero() else nullcontext():
             try:
                 trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
@@ -151,7 +151,7 @@ class MedCLIPTrainer(Trainer):
         if evaluator is not None:
             arguments.eval_strategy = "steps"
         at_each_step = _AtEachStep(config.batch_size / self.samples)
-        # [], because the Trainer asks for data to evaluate on; our `evaluate` has its own.
+        # [], because the Trainer insists on data to evaluate on; our `evaluate` has its own.
         super().__init__(loss, arguments, collator, dataset, [], callbacks=[at_each_step])
         self.remove_callback(PrinterCallback)  # it prints
         self.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
@@ -160,7 +160,7 @@ class MedCLIPTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None) -> EpochSampler:
         # One pass of this sampler is the whole run, so that the Trainer sees a single epoch and a
-        # continued run only has to skip batches.
+        # resumed run only has to skip batches.
         count = self.args.max_steps * self.config.batch_size
         return EpochSampler(self.samples, count, self.config.seed)
 
@@ -205,7 +205,7 @@ class MedCLIPTrainer(Trainer):
     # --- where a run resumes --------------------------------------------------------------------
 
     def _settings(self) -> dict:
-        """What a number of the run depends on, as far as it can be told."""
+        """What the run's numbers depend on, as far as it is known."""
         parts: dict = {"data": self.train_dataset, "collator": self.data_collator}
         parts["evaluation"] = self.evaluator
         known = {k: part.fingerprint() for k, part in parts.items() if hasattr(part, "fingerprint")}
@@ -214,12 +214,12 @@ class MedCLIPTrainer(Trainer):
         return config | {"samples": self.samples, "computed in": half} | known
 
     def find_checkpoint(self, resume: bool) -> str | None:
-        """The newest complete checkpoint, None to begin; ValueError where `train` says so."""
+        """The newest complete checkpoint, None to start; ValueError where `train` says so."""
         found = list(checkpointing.checkpoints(self.run).values())
         if found and not resume:
             raise ValueError(
-                f"{self.run} already holds {', '.join(path.name for path in found)}: give "
-                "resume=True to go on from there, or another output_dir"
+                f"{self.run} already holds {', '.join(path.name for path in found)}: pass "
+                "resume=True to continue from there, or another output_dir"
             )
         self._clear_scratch()
         self.accelerator.wait_for_everyone()
@@ -240,7 +240,7 @@ class MedCLIPTrainer(Trainer):
         if differ:
             raise ValueError(
                 f"{checkpoint} belongs to a run with other settings ({'; '.join(differ)}): a "
-                "continued run keeps them; to change them start a new run from "
+                "resumed run keeps them; to change them start a new run from "
                 f"load_medclip({str(checkpoint)!r})"
             )
 
@@ -291,7 +291,7 @@ class MedCLIPTrainer(Trainer):
                 checkpointing.rotate(self.run, self.config.keep_last, self.best_step())
         except Exception as error:  # torch and safetensors have exceptions of their own for a disk
             what = f"checkpoint of step {step} could not be written to {self.run} ({error})"
-            raise self._stopped(what, "make room and call again with resume=True") from error
+            raise self._stopped(what, "free some space and call again with resume=True") from error
         finally:
             self._clear_scratch()
         self.accelerator.wait_for_everyone()
@@ -304,7 +304,7 @@ class MedCLIPTrainer(Trainer):
                 checkpointing.copy_model(checkpointing.checkpoints(self.run)[best], self.run)
         except OSError as error:
             what = f"the model of step {best} could not be copied to {self.run} ({error})"
-            raise self._stopped(what, "make room and call again with resume=True") from error
+            raise self._stopped(what, "free some space and call again with resume=True") from error
         self.accelerator.wait_for_everyone()
         return best
 
@@ -345,7 +345,7 @@ class _AtEachStep(TrainerCallback):
             model.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
 
     def on_step_end(self, args, state, control, **kwargs):
-        state.epoch = state.global_step * self.epochs_a_step  # to the Trainer, the run is one
+        state.epoch = state.global_step * self.epochs_a_step  # to the Trainer, the run is one epoch
         if control.should_save:
-            # A continued run averages the loss anew from here; so must the uninterrupted one.
+            # A resumed run averages the loss anew from here; so must the uninterrupted one.
             control.should_log = True

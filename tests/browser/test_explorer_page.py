@@ -193,11 +193,11 @@ def test_map_and_matrix_views(explorer):
     row.click()
     shown = explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.root.locator(".medclip-pictures")).to_contain_text("pneumothorax")
-    explorer.choose("Beside it", explorer.options("Beside it")[1])
+    explorer.choose("Second image", explorer.options("Second image")[1])
     shown = explorer.wait_for_new_picture(shown)
     playwright.expect(explorer.root.locator(".medclip-pictures img")).to_have_count(2)
     explorer.shoot("5-two")
-    explorer.choose("Beside it", "nothing")
+    explorer.choose("Second image", "none")
     shown = explorer.wait_for_new_picture(shown)
     explorer.choose("View", "all images")
     explorer.wait_for_new_picture(shown)
@@ -269,9 +269,58 @@ def test_download_of_the_figure_is_the_figure(explorer):
         assert image.format == "PNG" and image.width >= 700
 
 
-def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer):
+FOCUSED = """
+root => {
+    const e = document.activeElement, box = e.getBoundingClientRect();
+    if (!root.contains(e)) return null;
+    const style = getComputedStyle(e);
+    return {
+        name: (e.labels?.[0]?.innerText || e.innerText || e.alt || '').trim(), kind: e.tagName,
+        seen: box.width > 0 && box.top < innerHeight && box.bottom > 0,
+        marked: style.outlineStyle !== 'none' || style.boxShadow !== 'none' ? '' : style.border,
+    };
+}
+"""
+
+
+def tab_stops(explorer: Explorer) -> list[dict]:
+    """What Tab reaches from the explorer's first control on, in this order."""
+    explorer.menu("Radiograph").focus()
+    stops = []
+    while (stop := explorer.root.evaluate(FOCUSED)) and len(stops) < 60:
+        stops.append(stop)
+        explorer.page.keyboard.press("Tab")
+    return stops
+
+
+def test_the_keyboard_alone_chooses_writes_and_opens_a_map(explorer):
+    keyboard = explorer.page.keyboard
+    shown = explorer.picture()
+    explorer.menu("Radiograph").focus()
+    keyboard.press("Home")
+    keyboard.press("ArrowDown")
+    shown = explorer.wait_for_new_picture(shown)
+    stops = tab_stops(explorer)
+    names = [stop["name"] for stop in stops]
+    assert all(names) and all(stop["seen"] for stop in stops)
+    kinds = [stop["kind"] for stop in stops]
+    texts = kinds.index("TEXTAREA")
+    rows = [name for name in explorer.area.input_value().splitlines() if name]
+    assert [name for name in names[texts:] if name in rows] == rows  # in the order of the texts
+    explorer.menu("Radiograph").focus()
+    for _ in range(names.index(rows[0])):
+        keyboard.press("Tab")
+    keyboard.press("Enter")
+    explorer.wait_for_new_picture(shown)
+    playwright.expect(explorer.root.locator(".medclip-pictures img")).to_have_count(2)
+    explorer.shoot("12-keyboard")
+    keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("width", [420, 680])  # a telephone, and 1360 pixels at 200 %
+def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer, width):
     size = explorer.page.viewport_size
-    explorer.page.set_viewport_size({"width": 420, "height": 900})
+    explorer.page.set_viewport_size({"width": width, "height": 900})
     explorer.page.wait_for_timeout(500)
     found = explorer.root.evaluate(
         """page => {
@@ -287,7 +336,7 @@ def test_every_control_is_labelled_and_nothing_is_cut_on_a_narrow_page(explorer)
             };
         }"""
     )
-    explorer.shoot("11-narrow")
+    explorer.shoot(f"11-narrow-{width}")
     explorer.page.set_viewport_size(size)
     assert found["count"] > 8 and found["unlabelled"] == [] and found["cut"] == []
 

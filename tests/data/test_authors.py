@@ -117,7 +117,7 @@ def test_another_table_cannot_give_the_list(real_table):
             draw_lists("chexpert-5x200", table)
         return str(caught.value)
 
-    expected = "expected the 223,414 of train.csv of CheXpert-v1.0(-small) in their own order"
+    expected = "expected the 223,414 of train.csv of CheXpert-v1.0(-small) in their original order"
     filtered = real_table.loc[real_table["frontal"], columns]
     assert f"which has 191,027 rows, {expected}" in refused(filtered)
     assert "0 rows" in refused(real_table[:0])
@@ -126,13 +126,13 @@ def test_another_table_cannot_give_the_list(real_table):
     swapped = real_table["file"].tolist()
     swapped[5], swapped[6] = swapped[6], swapped[5]
     moved = real_table[columns].assign(file=swapped)
-    assert "other images or another order of rows, 'patient00001/study1/" in refused(moved)
+    assert "other images or another row order, 'patient00001/study1/" in refused(moved)
     none_alone = real_table[columns].assign(Fracture=1)
-    assert "other labels than those of train.csv" in refused(none_alone)
+    assert "labels other than those of train.csv" in refused(none_alone)
     row = draw_lists("chexpert-5x200", real_table)["test"][0]
     relabelled = real_table[columns].copy()
     relabelled.loc[row, "Edema"] = 1
-    assert "other labels than those of train.csv of CheXpert" in refused(relabelled)
+    assert "labels other than those of train.csv of CheXpert" in refused(relabelled)
 
 
 # --- RSNA -----------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_mimic_says_what_the_list_needs(mimic_root):
     negbio.write_text(content.rsplit("\n", 2)[0])
     assert "2,599 studies, expected 2,600" in problem()
     negbio.write_text(chexpert.read_text())
-    assert f"{negbio} has the very labels of {chexpert}: expected NegBio's" in problem()
+    assert f"{negbio} has the same labels as {chexpert}: expected NegBio's" in problem()
     negbio.unlink()
     assert f"no file {negbio}" in problem() and "negbio.csv(.gz)" in problem()
 
@@ -357,8 +357,8 @@ def test_of_5x200_a_list_takes_its_patients_out_and_train_keeps_one_finding(tmp_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a001\nz9\nz8\n", "'z9' is no image of rsna, the first of 2 among 3 ids"),
-        ("a001\na002\na001\na002.dcm\n", "'a001' is a repeat, the first of 2 among 4 ids"),
+        ("a001\nz9\nz8\n", "'z9' is not an image of rsna, the first of 2 among 3 ids"),
+        ("a001\na002\na001\na002.dcm\n", "'a001' is repeated, the first of 2 among 4 ids"),
         ("a001,1\na002,0\n", "has 2 columns, expected one of paths or ids"),
         ("a001\na002,0\n", "cannot read .*list.csv as one column"),
         ("", "cannot read .*list.csv as one column"),
@@ -475,7 +475,7 @@ def test_data_writes_labelled_sentences_of_what_is_not_tested(tmp_path, capsys):
         (["rsna", "rsna", "--recipe", "authors"], "which has 40 rows, expected the 26,684"),
         (["rsna", "rsna", "--test-ids", "gone.csv"], "gone.csv"),
         (["rsna", "rsna", "--out", "."], "--out is a folder, ."),
-        (["demo", "rsna"], "the demo's drawings are no files"),
+        (["demo", "rsna"], "the demo's drawings are not files"),
         (["covid-0.2", "rsna"], "a seed that is written nowhere"),
     ],
 )

@@ -289,7 +289,7 @@ def test_where_it_is_not_installed_torch_computes(monkeypatch, recwarn):
     monkeypatch.setattr(compiled, "find_spec", lambda name: None if name == "openvino" else name)
     assert load_medclip("demo", "cpu", engine="auto")[0].engine == "torch"
     assert not [w for w in recwarn if "openvino" in str(w.message)]
-    with pytest.warns(UserWarning, match=r"torch computes instead.*openvino not installed: .* pip"):
+    with pytest.warns(UserWarning, match=r"using torch instead.*openvino not installed: .* pip"):
         model, processor = load_medclip("demo", "cpu", engine="openvino")
     assert model.engine == "torch" and model.state_dict()
     assert len(encode_images(model, processor, IMAGES, progress=False)) == 3

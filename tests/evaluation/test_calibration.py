@@ -9,7 +9,7 @@ from medclip_helpers import evaluation as ev
 def test_pair_probabilities():
     scores = ev.pair_probabilities([0, 5.0, 1000.0], [0, 3.0, -1000.0])
     assert scores.tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-2)), 1])
-    with pytest.raises(ValueError, match="not pairs"):
+    with pytest.raises(ValueError, match="expected equal"):
         ev.pair_probabilities([0, 1], [0])
 
 

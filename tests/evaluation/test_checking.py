@@ -116,7 +116,7 @@ def test_the_readme_s_example_is_computed_for_published_weights(tmp_path, monkey
         return table.loc["README's example, users' logits", "found"]
 
     Image.new("L", (9, 9), 99).save(tmp_path / "view1_frontal.jpg")
-    assert "has SHA-256" in found() and "could not be had" in found()
+    assert "has SHA-256" in found() and "could not be fetched" in found()
     assert not (tmp_path / "home" / "view1_frontal.jpg").exists()
     known = hashlib.sha256((tmp_path / "view1_frontal.jpg").read_bytes()).hexdigest()
     monkeypatch.setattr("medclip_helpers.hub.published.EXAMPLE_SHA256", known)

@@ -258,5 +258,5 @@ def test_images_without_a_patient_count_each_by_itself():
     named = [*patients, "x", "y"]
     expected = ev.evaluate_classification(labels, scores, ["a", "b"], groups=named, **how)
     pd.testing.assert_frame_equal(some, expected)
-    with pytest.raises(ValueError, match="groups are names of several types"):
+    with pytest.raises(ValueError, match="group names are of several types"):
         ev.evaluate_classification(labels, scores, ["a", "b"], groups=[1, "a"] * 10, **how)

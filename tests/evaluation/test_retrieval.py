@@ -43,7 +43,7 @@ def test_retrieval_errors():
         ev.precision_at_k(np.eye(2), np.eye(2), [0, 1], [0, 1], ks=(5,))
     with pytest.raises(ValueError, match="not among texts"):
         ev.recall_at_k(np.eye(2), np.eye(2), ["a", "z"], ["a", "b"])
-    with pytest.raises(ValueError, match="as many as embeddings"):
+    with pytest.raises(ValueError, match="one for each embedding"):
         ev.precision_at_k(np.eye(2), np.eye(2), [0, 1, 1], [0, 1], ks=(1,))
 
 

@@ -605,7 +605,7 @@ def test_tokenizer_is_fetched_once_and_checked(host, home):
     with pytest.raises(DownloadError, match="2 word pieces, expected 28996\nWhat you can do: "):
         load_tokenizer(mirror=host.url)
     vocabulary.write_bytes(b"\xff\xfe")
-    with pytest.raises(DownloadError, match="is not a text"):
+    with pytest.raises(DownloadError, match="is not a text file"):
         load_tokenizer(mirror=host.url)
     assert not kept(home)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "edema"]

@@ -632,7 +632,7 @@ def test_multi_frame_dicom_gives_its_first_frame_with_a_warning(syntax, tmp_path
     elif syntax == RLELossless:
         encoded = [get_encoder(syntax).encode(f, **FORM) for f in frames]
     file = write_dicom(tmp_path / "a.dcm", frames, syntax=syntax, encoded=encoded, NumberOfFrames=2)
-    with pytest.warns(UserWarning, match="a.dcm holds 2 frames: the first is read"):
+    with pytest.warns(UserWarning, match="a.dcm holds 2 frames: only the first is read"):
         assert same(read_radiograph(file), RAMP)
 
 
@@ -713,7 +713,7 @@ def test_a_frame_that_claims_another_size_than_its_dicom_file(
         with pytest.raises(ValueError, match=r"\(16, 16\) columns and rows, but its frame is code"):
             read_radiograph(file)
     headless = write_dicom(tmp_path / "b.dcm", RAMP, syntax=syntax, encoded=bytes(64))
-    with pytest.raises(ValueError, match="compressed frame has no header that tells its size"):
+    with pytest.raises(ValueError, match="compressed frame has no header that gives its size"):
         read_radiograph(headless)
 
 
@@ -742,7 +742,7 @@ def dicom_without_pixels(element: bool) -> bytes:
         ("bare.dcm", dicom_without_pixels(element=False), r"no image \(modality MR\)"),
         ("hollow.dcm", dicom_without_pixels(element=True), r"no image \(modality MR\)"),
         ("one.png", encode(Image.new("L", (1, 1)), "PNG"), "1 x 1 pixels, expected 4 or more"),
-        ("line.png", encode(Image.new("L", (900, 4)), "PNG"), "900 x 4 pixels are a strip"),
+        ("line.png", encode(Image.new("L", (900, 4)), "PNG"), "900 x 4 pixels is a strip"),
     ],
     ids=lambda part: part if isinstance(part, str) else f"{len(part)} bytes",
 )
@@ -845,7 +845,7 @@ def test_rescaled_dicom_values_from_0_to_1_are_stretched_like_any_others(tmp_pat
 def test_of_several_pages_the_first_is_read_with_a_warning(kind, tmp_path):
     pages = [Image.new("L", (32, 32), value) for value in (10, 200, 90)]
     pages[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=pages[1:])
-    with pytest.warns(UserWarning, match=f"a.{kind} holds 3 pages: the first is read"):
+    with pytest.warns(UserWarning, match=f"a.{kind} holds 3 pages: only the first is read"):
         assert read_radiograph(tmp_path / f"a.{kind}").getpixel((0, 0)) == 10
 
 

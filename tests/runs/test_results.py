@@ -108,8 +108,8 @@ def test_a_figure_that_is_no_number_is_a_dash(small_model, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}", "is not what record_result writes"),
-        ("[1]", "is not what record_result writes"),
+        ("{}", "is not from record_result"),
+        ("[1]", "is not from record_result"),
         ("no JSON", "is not JSON"),
         ('{"summary": "", "metrics": {}, "metrics": {}}', "has 'metrics' twice"),
         ('{"format": 99}', "is of format 99"),

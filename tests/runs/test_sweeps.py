@@ -211,7 +211,7 @@ def test_each_result_is_shown_at_once_and_on_the_page(tmp_path):
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert f"3 to run; after each of them there is more in {page}" in process.stdout.readline()
+    assert f"3 to run; {page} grows after each of them" in process.stdout.readline()
     assert re.fullmatch(r"b \| [\d.]+ s \| one is 1 \| out/b\n", process.stdout.readline())
     assert process.stdout.readline().startswith("a | ")
     until = time.monotonic() + 60
@@ -327,7 +327,7 @@ def test_bad_arguments_end_with_2(arguments, message, capsys, monkeypatch, tmp_p
 def test_no_processes_are_refused(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["run", "gone.ipynb", "--processes", "0"])
-    assert "argument --processes: 0 is not 1 or more" in capsys.readouterr().err
+    assert "argument --processes: '0', expected a whole number" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["papermill", "ipykernel"])

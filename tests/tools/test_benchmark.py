@@ -118,7 +118,7 @@ def test_table_from_a_json_file(benchmarks, tmp_path):
 )
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "No such file"), ("{}", "this is no result|could not be opened")],
+    [(None, "No such file"), ("{}", "this is not a result|could not be opened")],
     ids=["missing", "other"],
 )
 def test_a_file_that_cannot_be_read_is_said_in_a_line(program, option, content, said, tmp_path):

@@ -88,7 +88,7 @@ def test_arguments_stand_out_and_names_link_to_the_room_that_has_them(output, bu
 @pytest.mark.parametrize("text", STALE)
 def test_a_name_that_is_not_there_is_found(built, text):
     (said,) = built[2][text]
-    assert said == f"medclip_helpers.losses: {text.replace('()', '')} is not there"
+    assert said == f"medclip_helpers.losses: {text.replace('()', '')} does not exist"
 
 
 @pytest.mark.parametrize("text", FINE)

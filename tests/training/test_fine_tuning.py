@@ -138,7 +138,7 @@ def test_the_authors_settings():
     made = training.method_config("linear probe", "authors", seed=3)
     assert (made.batch_size, made.epochs, made.learning_rate) == (64, 10, 5e-4)
     assert (made.weight_decay, made.seed) == (0, 3)
-    with pytest.raises(ValueError, match="method is 'fine-tuning', the authors have"):
+    with pytest.raises(ValueError, match="method is 'fine-tuning', expected the authors'"):
         training.method_config("fine-tuning", "authors")
 
 
