@@ -8,6 +8,7 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 from PIL import Image
 from tqdm.auto import tqdm
 
@@ -28,6 +29,7 @@ from .tables import FIRST_COLUMNS, check_numbers, class_numbers, listed
 DEMO_SIZES = {"train": 500, "valid": 100, "test": 500}  # drawings
 DEMO_STREAM = 10**8  # seeds of drawings, far from those that the demo model was trained on
 _BLOCK = 100  # people whom `draw_images` samples with one seed
+_MANY = 100  # drawings from which on all cores draw: starting the others takes a second
 
 
 def draw_studies(
@@ -42,29 +44,32 @@ def draw_studies(
 
     people: their seeds, as `sample_people` gives them; a person is the same in any table.
     exclusive: the one finding that each of them has; by default a mix as in a hospital.
-    size: pixels a side of the images, which a processor of this size makes of the drawings.
+    size: pixels a side of the images that a processor of this size makes from the drawings.
     drawn_size: pixels a side of the drawings.
-    derived: keep the DERIVED_LABELS, which follow from others and of which no sentence speaks;
+    derived: keep the DERIVED_LABELS, which follow from others and which no sentence mentions;
         otherwise they are blank, as in the demo model's training.
 
     Returns `imgpath` (PIL images, mode "L"), `subject_id`, `report` and the 14 labels, float32.
     """
     people = listed(people, "people", Integral)
     square = MedCLIPImageProcessor(size).square
-    rows = []
-    bar = tqdm(people, desc="drawing", disable=not progress)
     given = [exclusive] if isinstance(exclusive, str) else exclusive
     one_each: Iterable[str | None] = given or repeat(None)
-    for person, one in zip(bar, one_each, strict=False):  # that may be endless
-        findings = sample_findings(person, one)
-        drawn = draw_phantom(person, findings, drawn_size)
+    # `one_each` may be endless
+    chosen = [sample_findings(*pair) for pair in zip(people, one_each, strict=False)]
+    if len(chosen) != len(people):
+        raise ValueError(
+            f"exclusive has {len(chosen)}, expected one for each of {len(people)} people"
+        )
+    drawings = Parallel(-1 if len(people) >= _MANY else 1, return_as="generator")(
+        delayed(draw_phantom)(*of, drawn_size) for of in zip(people, chosen, strict=True)
+    )
+    rows = []
+    bar = tqdm(drawings, desc="drawing", total=len(people), disable=not progress)
+    for person, findings, drawn in zip(people, chosen, bar, strict=True):
         report = ". ".join(sentence.text for sentence in write_report(findings, person))
         image = square(Image.fromarray(drawn.image))
         rows.append([image, f"drawing-{person}", f"{report}.", *drawn.labels])
-    if len(rows) != len(people):
-        raise ValueError(
-            f"exclusive has {len(rows)}, expected one for each of {len(people)} people"
-        )
     table = pd.DataFrame(rows, columns=[*FIRST_COLUMNS, *LABELS])
     if not derived:
         table[list(DERIVED_LABELS)] = np.nan
@@ -89,7 +94,7 @@ def draw_images(
     exclusive: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """`draw_studies` of `count` people, in the processor's size; what the demo model learns from.
+    """`draw_studies` of `count` people, at the processor's size; what the demo model learns from.
 
     exclusive: exactly one of the five competition findings each, in turn.
     """
@@ -111,7 +116,7 @@ def true_classes(images: pd.DataFrame) -> list[str]:
 def write_reports(people: Iterable[int], seeds: Iterable[int] | None = None) -> pd.DataFrame:
     """The sentences of reports about people as a table: `study`, `Reports` and the 14 labels.
 
-    people: their seeds, as for `draw_studies`. seeds: of the reports' wording; by default as well.
+    people: their seeds, as for `draw_studies`. seeds: of the reports' wording; by default `people`.
     study: the place of the person in `people`.
     """
     people = listed(people, "people", Integral)

@@ -23,6 +23,7 @@ from dataset_trees import (
     states,
     write,
 )  # fmt: skip
+from joblib import Parallel
 from openi_reports import ARCHIVE, needs_openi
 from PIL import Image
 
@@ -40,7 +41,7 @@ from medclip_helpers.data import (
 )
 from medclip_helpers.data.folders import list_files
 from medclip_helpers.data.readers import report_text
-from medclip_helpers.demo import draw_phantom, sample_findings, write_report
+from medclip_helpers.demo import draw_phantom, sample_findings, sample_people, write_report
 from medclip_helpers.processor import MedCLIPImageProcessor
 from medclip_helpers.prompts import load_class_prompts
 
@@ -308,6 +309,24 @@ def test_drawn_studies_are_a_function_of_the_people():
     assert (alone[FIVE].to_numpy() == np.eye(5)[:3]).all()
     assert alone["Enlarged Cardiomediastinum"].tolist() == [0, 1, 0]
     assert draw_studies([], progress=False).empty
+
+
+def test_many_are_drawn_by_all_cores_and_are_the_same_drawings(monkeypatch):
+    people = sample_people(100)
+    alone = [draw_studies(p, size=32, drawn_size=32, progress=False) for p in people]
+    asked = []
+    monkeypatch.setattr(
+        "medclip_helpers.data.drawings.Parallel",
+        lambda jobs, **options: asked.append(jobs) or Parallel(2, **options),
+    )
+    table = draw_studies(people, size=32, drawn_size=32, progress=False)
+    assert asked == [-1]
+    pixels = [
+        [np.asarray(image).tolist() for image in t.imgpath] for t in (table, pd.concat(alone))
+    ]
+    assert pixels[0] == pixels[1]
+    said = [t.drop(columns="imgpath").reset_index(drop=True) for t in (table, pd.concat(alone))]
+    pd.testing.assert_frame_equal(*said)
 
 
 def test_reports_are_about_the_people_whose_studies_are_drawn():
