@@ -92,10 +92,10 @@ def plot_training_curve(
         for step in marks or {}:
             axes.axvline(step, color=REFERENCE, linestyle="--", linewidth=1, zorder=0)
         tidy(axes)
-    for step, words in (marks or {}).items():
+    for line, (step, words) in enumerate((marks or {}).items()):  # a line each, they may be near
         panels[0].annotate(
-            f" {words}", (step, 0.97), xycoords=panels[0].get_xaxis_transform(), fontsize=9,
-            va="top", color=REFERENCE, parse_math=False,
+            f" {words}", (step, 0.97 - 0.12 * line), xycoords=panels[0].get_xaxis_transform(),
+            fontsize=9, va="top", color=REFERENCE, parse_math=False,
         )  # fmt: skip
     if chance is not None and len(panels) > 1:
         panels[1].axhline(chance, color=REFERENCE, linestyle=":", zorder=0)

@@ -99,7 +99,8 @@ def figures() -> dict[str, Figure]:
         ),
         "map": plots.plot_similarity_map(IMAGE, random.normal(size=(7, 7)), TEXTS[1], note=NOTE),
         "training": plots.plot_training_curve(
-            history, marks={30: "stopped, resumed"}, chance=0.2, title="demo", note=NOTE
+            history, marks={30: "resumed from here", 33: "stopped"}, chance=0.2, title="demo",
+            note=NOTE,
         ),
         "gallery": plots.plot_gallery([IMAGE] * 7, (TEXTS * 2)[:7], title="all", note=NOTE),
         "reliability": plots.plot_reliability(

@@ -71,7 +71,7 @@ def test_each_step_is_said_with_its_size_and_its_seconds(setup):
     steps = re.findall(r"^ {3}(.+)\n(?:WARNING.*\n)?   done in \d+ s$", said, re.M)
     assert steps == ["a new environment", "packages: 3.5 GB to download, 7 GB on disk"]
     again, log = setup()
-    assert "is there" in again and not installs(log)
+    assert "already there" in again and not installs(log)
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -131,7 +131,7 @@ def test_cpu_takes_the_versions_of_colab(setup):
 
 def test_cpu_without_that_index_is_the_default_and_no_error(setup):
     said, log = setup("--cpu", WITHOUT_INDEX="1")
-    assert f"not at {CPU_INDEX}: the default torch instead" in said
+    assert f"not available at {CPU_INDEX}: the default torch instead" in said
     assert "packages: 3.5 GB to download, 7 GB on disk" in said
     assert "ERROR" not in said and "ready: " in said
     assert "--editable" in installs(log)[1]

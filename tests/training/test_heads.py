@@ -134,7 +134,7 @@ def test_bad_labels_and_prompts(small_model, prompt_inputs, pixel_values):
         classification_loss(torch.zeros(4, 2), torch.zeros(4), "multilabel")
     room = small_model.text_model.config.max_position_embeddings
     crowded = PromptTuningClassifier(small_model, room - 2, True, 2)
-    with pytest.raises(ValueError, match=f"'Edema' have .* at most 2 beside {room - 2} learned"):
+    with pytest.raises(ValueError, match=f"'Edema' have .* at most 2 with {room - 2} learned"):
         crowded(pixel_values, prompt_inputs)
     with pytest.raises(ValueError, match="2 classes of prompts, expected 3"):
         PromptTuningClassifier(small_model, 2, True, 3)(pixel_values, prompt_inputs)
