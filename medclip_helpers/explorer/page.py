@@ -123,7 +123,7 @@ class SimilarityExplorer:
             return control(widgets.Dropdown, label, options=options, **more)
 
         self.image = menu("Radiograph", list(self._images))
-        self.beside = menu("Second image", [ALONE, *self._images])
+        self.beside = menu("Compare", [ALONE, *self._images])
         self.upload = control(widgets.FileUpload, "Upload PNG, JPEG or DICOM", multiple=True)
         self.preset = menu("Preset", [OWN_TEXTS, *self.presets], value=first)
         self.texts = control(widgets.Textarea, "Texts", value="\n".join(lines), rows=9)
