@@ -134,7 +134,9 @@ def test_training_again_gives_the_same_checkpoint(tmp_path):
 @pytest.mark.parametrize("inside", [".", "mine", "../checkpoint/a/b"])
 def test_the_shipped_checkpoint_is_never_overwritten(inside):
     before = sorted(CHECKPOINT_FOLDER.rglob("*"))
-    with pytest.raises(ValueError, match="the folder of the demo model that ships: expected another folder"):
+    with pytest.raises(
+        ValueError, match="the folder of the demo model that ships: expected another folder"
+    ):
         train_demo(CHECKPOINT_FOLDER / inside)
     assert sorted(CHECKPOINT_FOLDER.rglob("*")) == before
 

@@ -285,6 +285,16 @@ def test_a_dying_kernel_is_one_failed_run(tmp_path):
     assert record["error"].startswith("cell 3 (import os; os._exit(9)): DeadKernelError")
 
 
+def test_a_kernel_cleans_up_before_it_ends(tmp_path):
+    bye = tmp_path / "bye"
+    cell = f"import atexit, gc, pathlib\nleave = pathlib.Path({str(bye)!r}).write_text\n" + (
+        "atexit.register(lambda: leave(str(gc.get_freeze_count())))"
+    )
+    (run,) = plan([(write_notebook(tmp_path / "ends.ipynb", cell), {})], tmp_path / "out")
+    (record,) = run_all([run], progress=False)
+    assert record["status"] == "ok" and bye.read_text() == "0"  # nothing was frozen yet
+
+
 def test_kernels_are_this_interpreter_and_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     cell = "import os, sys\nfrom medclip_helpers.runs import record_result\n" + (
