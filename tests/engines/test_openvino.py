@@ -212,7 +212,7 @@ def test_only_an_export_of_the_same_is_used(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path):
     taken = tmp_path / "engines"
     taken.write_text("a file")
-    with pytest.warns(UserWarning, match=f"not kept: .*{taken}") as caught:
+    with pytest.warns(UserWarning, match=f"could not be kept: .*{taken}") as caught:
         fast = compile_encoder(scaled(), "a", "float32", taken)
     assert caught[0].filename == __file__
     assert fast(torch.ones(4, 3)).shape == (4, 2)
@@ -319,7 +319,7 @@ def test_what_cannot_be_exported_is_computed_by_torch_or_refused(asked, tmp_path
         with pytest.raises(TypeError, match="no such operator"):
             load_medclip("demo", "cpu", **how)
     else:
-        with pytest.warns(UserWarning, match="torch computes, .*: no such operator"):
+        with pytest.warns(UserWarning, match="using torch, .*: no such operator"):
             assert load_medclip("demo", "cpu", **how)[0].engine == "torch"
 
 
