@@ -145,16 +145,12 @@ def plot_intervals(
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     tidy(axes)
-    best, worst = (
-        f"{names[i]}, {number(values[i, 0])}"
-        + (
-            " ({} to {})".format(*map(number, values[i, 1:]))
-            if np.isfinite(values[i]).all()
-            else ""
-        )
-        for i in (values[:, 0].argmax(), values[:, 0].argmin())
-    )
-    figure.caption = f"Highest {xlabel}: {best}; lowest: {worst}"
+    said = []
+    for i in (values[:, 0].argmax(), values[:, 0].argmin()):
+        value, *interval = map(number, values[i])
+        between = f" ({' to '.join(interval)})" if np.isfinite(values[i]).all() else ""
+        said.append(f"{names[i]}, {value}{between}")
+    figure.caption = f"Highest {xlabel}: {said[0]}; lowest: {said[1]}"
     figure.caption += "." if chance is None else f"; chance: {number(chance)}."
     figure.alt = f"{xlabel}: {listed(names, values[:, 0])}."
     return figure

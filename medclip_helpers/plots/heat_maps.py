@@ -94,7 +94,7 @@ def plot_similarity_matrix(
     i, j = np.unravel_index(similarity.argmax(), similarity.shape)
     figure.caption = f"Highest: {columns[i]} and “{texts[j]}” ({number(similarity[i, j])})."
     if pairs:
-        figure.caption += f" {right} of {len(images)} images are highest at a framed text."
+        figure.caption += f" The highest text is a framed one for {right} of {len(images)} images."
     highest = (
         f"{name}: {texts[j]} {number(row[j])}"
         for name, row, j in zip(columns, similarity, nearest, strict=True)
@@ -190,7 +190,7 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
         label="share of the row", note=note,
     )  # fmt: skip
     figure.axes[0].set(xlabel="predicted", ylabel="true")
-    figure.caption = f"{matrix.trace():g} of {matrix.sum():g} are predicted as they are"
+    figure.caption = f"{matrix.trace():g} of {matrix.sum():g} are predicted correctly"
     mistakes = matrix * (1 - np.eye(len(matrix)))
     if most := mistakes.max():
         true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)

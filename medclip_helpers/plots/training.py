@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -114,8 +113,7 @@ def plot_training_curve(
 
 
 def _spoken(column: str) -> str:
-    words = {"zero_shot": "zero-shot", "auroc": "AUROC", "_": " "}
-    return functools.reduce(lambda text, word: text.replace(*word), words.items(), column)
+    return column.replace("zero_shot", "zero-shot").replace("auroc", "AUROC").replace("_", " ")
 
 
 def plot_embedding_map(

@@ -196,7 +196,7 @@ CAPTIONS = {
         "chance 0.20."
     ),
     "small confusion": (
-        "2003 of 2004 are predicted as they are; the most frequent mistake: COVID taken for b (1)."
+        "2003 of 2004 are predicted correctly; the most frequent mistake: COVID taken for b (1)."
     ),
     "training": "In 59 steps: loss from 1.00 to 0.02; zero-shot accuracy from 0.00 to 0.83.",
     "intervals": (
@@ -214,11 +214,11 @@ def test_a_caption_says_what_to_see_from_the_numbers(drawn, name):
 
 def test_a_caption_counts():
     exact = plots.plot_confusion(np.eye(2), ["a", "b"])
-    assert exact.caption == "2 of 2 are predicted as they are."
+    assert exact.caption == "2 of 2 are predicted correctly."
     scores = [[0.1, 0.7], [0.2, 0.3]]
     matrix = plots.plot_similarity_matrix(scores, [IMAGE] * 2, ["x", "y"], labels="diagonal")
     assert matrix.caption == (
-        "Highest: image 1 and “y” (0.70). 1 of 2 images are highest at a framed text."
+        "Highest: image 1 and “y” (0.70). The highest text is a framed one for 1 of 2 images."
     )
     classes = plots.plot_class_scores(IMAGE, {"a": [1, 3], "b": [5, 6]})
     assert classes.caption == (
