@@ -115,7 +115,7 @@ def plot_intervals(
     table, names: Sequence[str], *, published: Mapping | None = None,
     chance: float | None = None, title=None, xlabel="accuracy", note=None,
 ) -> NotebookFigure:  # fmt: skip
-    """Figures with their intervals: a row each, in the order of the table, the first on top.
+    """Values with their intervals: one row each, in the order of the table, the first on top.
 
     table: DataFrame with `value`, `low`, `high` (ends may be missing). names: one per row.
     published: name -> the value that was reported for it, drawn as a diamond.

@@ -65,7 +65,7 @@ class NotebookFigure(Figure):
 
         png, metadata = self._repr_png_()
         display(Image(png, format="png", metadata=metadata))
-        if self.caption:  # text of the page, that it may wrap and be read aloud, copied and zoomed
+        if self.caption:  # text of the page: it wraps, can be read aloud, copied and zoomed
             display(HTML(f'<p class="medclip-caption">{html.escape(self.caption)}</p>'))
 
 
@@ -195,7 +195,7 @@ def outline(axes, mask, side: float, width: float = 1.8) -> None:
 
 
 def draw_cells(axes, contributions, side: float, largest: float) -> ScalarMappable:
-    """What each position adds, over a square picture: warm for, blue against, nothing for nothing.
+    """What each position adds, over a square picture: warm for, blue against, clear for zero.
 
     contributions: (h, w). largest: the value of the deepest hue, either way.
     """

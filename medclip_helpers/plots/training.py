@@ -91,7 +91,7 @@ def plot_training_curve(
         for step in marks or {}:
             axes.axvline(step, color=REFERENCE, linestyle="--", linewidth=1, zorder=0)
         tidy(axes)
-    for line, (step, words) in enumerate((marks or {}).items()):  # a line each, they may be near
+    for line, (step, words) in enumerate((marks or {}).items()):  # one per line: they may be close
         panels[0].annotate(
             f" {words}", (step, 0.97 - 0.12 * line), xycoords=panels[0].get_xaxis_transform(),
             fontsize=9, va="top", color=REFERENCE, parse_math=False,
@@ -121,7 +121,7 @@ def plot_embedding_map(
 ) -> NotebookFigure:
     """Embeddings of images and texts, each centred on its own mean, in their principal plane.
 
-    embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), a panel each; images
+    embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), one panel each; images
         are circles and texts crosses, coloured by finding, whose name stands at its images' mean.
     image_labels, text_labels: a name each.
 

@@ -55,7 +55,7 @@ def one_image(world: Path, encoder: str, batch: int, rounds: int):
 
 
 def many_files(world: Path, count: int, rounds: int):
-    """Files to scores, a prompt a class; "bare" is timm in float32 on ready pixels."""
+    """Files to scores, one prompt per class; "bare" is timm in float32 on preloaded pixels."""
     modes = load_modes(world, "vit")
     reference, processor = modes["float32"]
     paths, prompts = read_paths(world, count), read_prompts(world, 1)

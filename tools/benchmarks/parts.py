@@ -63,7 +63,7 @@ def files(bench: Bench) -> list[Row]:
             calls = {"published": 1, "ours": 1}
             options = {"count": count, "precision": precision}
             both = alternate(bench, "files", calls, rounds, {**options, "prompts": 10})
-            # A prompt a class: what is held against the image encoder is not the text encoder's.
+            # One prompt per class, so that it is the image encoder's time that is compared.
             single = alternate(
                 bench, "files", {"ours": 1, "bare": 1}, max(rounds, 2), {**options, "prompts": 1}
             )

@@ -52,7 +52,7 @@ def fill(load_state_dict, weights: dict) -> None:
 def _classify(world: Path, count: int = 10):
     """Two functions: opened images -> the classifier's inputs -> its outputs.
 
-    count: prompts a class.
+    count: prompts per class.
     """
     from medclip import MedCLIPProcessor, PromptClassifier
     from medclip.prompts import process_class_prompts

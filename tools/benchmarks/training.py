@@ -37,7 +37,7 @@ def _watched(method, spans: list[tuple[float, float]]):
 
 
 def _shares(spans: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
-    """Seconds a step, and each part's share of it, from the second step's start to the last's.
+    """Seconds per step, and each part's share of it, from the second step's start to the last's.
 
     The first step warms up; the last one's end is not known.
     """
@@ -74,7 +74,7 @@ def step_of(model, processor, world: Path, steps: int, batch_size: int, **settin
             for name, (owner, method) in WATCHED.items():
                 watched = _watched(getattr(owner, method), spans[name])
                 stack.enter_context(patch.object(owner, method, watched))
-            # What a checkpoint costs is no part of a step.
+            # What a checkpoint costs is not part of a step.
             stack.enter_context(patch.object(MedCLIPTrainer, "_save_checkpoint", lambda *_: None))
             stack.enter_context(patch.object(MedCLIPTrainer, "leave_result", lambda _: steps))
             train(model, processor, dataset, config)
