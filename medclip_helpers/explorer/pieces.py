@@ -41,9 +41,10 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
 .medclip-pictures {display: flex; flex-wrap: wrap; gap: 8px}
 .medclip-pictures figure {margin: 0; flex: 1 1 150px; max-width: 336px}
 .medclip-pictures img {width: 100%; display: block; margin: 0}
-.medclip-pictures figcaption, .medclip-matrix th {overflow-wrap: anywhere}
+.medclip-pictures figcaption {overflow-wrap: anywhere}
 .medclip-matrix {overflow-x: auto}
-.medclip-matrix th {font-weight: normal; padding: 2px 6px; vertical-align: bottom; min-width: 56px;
+.medclip-matrix th {overflow-wrap: break-word; vertical-align: top; font-size: .9em;
+  font-weight: normal; padding: 2px 6px; min-width: 56px;
   max-width: 110px; text-align: center}
 .medclip-matrix th[scope=row] {text-align: left; min-width: 90px; max-width: 240px}
 .medclip-matrix td {padding: 4px 6px; text-align: center; font-variant-numeric: tabular-nums}
