@@ -169,7 +169,7 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     square = to_square(to_radiograph(image))
     for axes in (left, right):
         show_image(axes, square)
-        outline(axes, mask, square.width)
+        known = outline(axes, mask, square.width)
     largest = max(np.abs(contributions).max(), 1e-9)
     mesh = draw_cells(right, contributions, square.width, largest)
     label = "contribution to the cosine"
@@ -178,13 +178,9 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     figure.caption = (
         f"Orange cells raise the similarity with “{text}” by {up}, blue ones lower it by {down}."
     )
-    figure.caption += " Dashed: where the finding is known to be." if _is_known(mask) else ""
+    figure.caption += " Dashed: where the finding is known to be." if known else ""
     figure.alt = f"A radiograph, and over it the {cosine} by position."
     return figure
-
-
-def _is_known(mask) -> bool:
-    return mask is not None and bool(np.any(mask))
 
 
 def _cells(contributions) -> np.ndarray:
@@ -228,13 +224,13 @@ def plot_explanation(
     ranks.axvline(0, color="0.5", linewidth=0.8)
     ranks.set_axis_off()
     draw_cells(map_, contributions, square.width, max(np.abs(contributions).max(), 1e-9))
-    outline(map_, mask, square.width)
+    known = outline(map_, mask, square.width)
     words.set_axis_off()
     said = (
         f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that "
         "score comes from, blue ones lower it."
     )
-    said += " Dashed: where the finding was drawn." if _is_known(mask) else ""
+    said += " Dashed: where the finding was drawn." if known else ""
     words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,
                parse_math=False, transform=words.transAxes)  # fmt: skip
     ranked = listed([texts[i] for i in order], scores[order])

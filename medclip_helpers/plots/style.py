@@ -184,14 +184,18 @@ def number(value: float) -> str:
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def outline(axes, mask, side: float, width: float = 1.8) -> None:
-    """A dashed line around where a finding is known to be; mask: (h, w), over a square picture."""
+def outline(axes, mask, side: float, width: float = 1.8) -> bool:
+    """A dashed line around where a finding is known to be; mask: (h, w), over a square picture.
+
+    Returns whether there is one: not without a mask, nor for an empty one.
+    """
     if mask is None or not np.any(mask):
-        return
+        return False
     mask = np.asarray(mask, float)
     place = (np.arange(len(mask)) + 0.5) * side / len(mask)
     for color, style, points in (("black", "solid", 1.9 * width), ("white", (0, (3, 2)), width)):
         axes.contour(place, place, mask, [0.5], colors=color, linestyles=[style], linewidths=points)
+    return True
 
 
 def draw_cells(axes, contributions, side: float, largest: float) -> ScalarMappable:

@@ -49,15 +49,16 @@ def plot_gallery(
         side * columns, (side + 0.1 + 0.15 * lines) * rows + (0.3 if title else 0), note
     )
     panels = figure.subplots(rows, columns, squeeze=False).flat
+    known = False
     for panel, image, name, mask in zip(panels, images, titles, masks, strict=False):
         show_image(panel, image, name, letters=letters, fontsize=9)
         if mask is not None:
-            outline(panel, mask, min(len(mask), 512), 0.9)
+            known |= outline(panel, mask, min(len(mask), 512), 0.9)
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
-    dashed = "Dashed: where a finding is known to be." if any(m is not None for m in masks) else ""
+    dashed = "Dashed: where a finding is known to be." if known else ""
     figure.caption = f"{caption} {dashed}".strip()
     figure.alt = f"{len(images)} images: {'; '.join(filter(None, titles))}."
     return figure

@@ -94,7 +94,7 @@ def _kernels(processes: int) -> type[AsyncKernelManager]:
     # newer ones say, each time, that a connection is local, and that an interrupt ends them
     launch += ["--log-level=CRITICAL"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
     variables = {name: os.environ.get(name, threads) for name in names}
     folders = [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, folders))

@@ -273,11 +273,9 @@ FOCUSED = """
 root => {
     const e = document.activeElement, box = e.getBoundingClientRect();
     if (!root.contains(e)) return null;
-    const style = getComputedStyle(e);
     return {
         name: (e.labels?.[0]?.innerText || e.innerText || e.alt || '').trim(), kind: e.tagName,
         seen: box.width > 0 && box.top < innerHeight && box.bottom > 0,
-        marked: style.outlineStyle !== 'none' || style.boxShadow !== 'none' ? '' : style.border,
     };
 }
 """

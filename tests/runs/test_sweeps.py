@@ -297,13 +297,14 @@ def test_a_kernel_cleans_up_before_it_ends(tmp_path):
 
 def test_kernels_are_this_interpreter_and_share_the_cores(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    cell = "import os, sys\nfrom medclip_helpers.runs import record_result\n" + (
-        "record_result(output_dir, sys.executable, threads=int(os.environ['OMP_NUM_THREADS']))"
+    cell = "import os, sys, joblib\nfrom medclip_helpers.runs import record_result\n" + (
+        "found = {'threads': int(os.environ['OMP_NUM_THREADS']), 'workers': joblib.cpu_count()}\n"
+        "record_result(output_dir, sys.executable, **found)"
     )
     runs = plan([(write_notebook(tmp_path / "who.ipynb", cell), {})], tmp_path / "out")
     (record,) = run_all(runs, processes=os.cpu_count(), progress=False)
     assert record["summary"] == sys.executable
-    assert record["metrics"] == {"threads": 1}
+    assert record["metrics"] == {"threads": 1, "workers": 1}
     assert "OMP_NUM_THREADS" not in os.environ
 
 
