@@ -146,7 +146,7 @@ def plot_targets(
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
     images: one for each row, to stand beside it. framed: (rows, columns) bool, the cells to frame.
-    caption: what to see.
+    caption: a sentence on what to see, which notebooks show under the figure.
     """
     matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
     for title, values in matrices.items():

@@ -49,7 +49,8 @@ class NotebookFigure(Figure):
     """A figure that a notebook shows when it is the last line of a cell.
 
     IPython learns to draw a plain `Figure` only when pyplot is imported; this one brings its own
-    picture, so that it shows in any kernel, and once: it is in no list of open figures.
+    picture, so that it shows in any kernel, and once: it is in no list of open figures. Under the
+    picture stands `caption`, one sentence; the picture's alternative text is caption and `alt`.
     """
 
     alt = ""

@@ -30,7 +30,7 @@ def plot_gallery(
     """A contact sheet: images in rows of `columns`, each under its title.
 
     masks: for each square image (h, w) bool or None, where a finding is known to be; outlined.
-    caption: what to see.
+    caption: a sentence on what to see, which notebooks show under the figure.
     """
     if not len(images):
         raise ValueError("images is empty: expected at least one")
