@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpec
@@ -41,7 +44,7 @@ def run_all(
     A record has `notebook`, `parameters`, `folder`, `fingerprint`, `status` ("ok" or "failed"),
     `error`, `summary`, `metrics`, `note` (what the model is), `seconds` and `files`, and is in the
     folder as run.json. Of a folder that is run again, the files that its record names are deleted,
-    and no others.
+    and no others. What a kernel that died wrote past its notebook is beside it as kernel.log.
 
     Raises ModuleNotFoundError where a kernel could not start without ipykernel, and ValueError
     for a folder whose run.json this package did not write.
@@ -54,12 +57,11 @@ def run_all(
             todo.append(run)
     if todo and not find_spec("ipykernel"):
         raise ModuleNotFoundError("no kernel to run notebooks with", name="ipykernel")
-    kernels = _kernels(processes)
     # None: only on a terminal, where lines are written above it
     with tqdm(total=len(todo), unit="run", leave=False, disable=None if progress else True) as bar:
         # Threads, because each has a kernel, a process that ends when this one is killed
         pool = ThreadPoolExecutor(processes)
-        futures = [pool.submit(_execute, run, kernels) for run in todo]
+        futures = [pool.submit(_execute, run, processes) for run in todo]
         try:
             for future in as_completed(futures):
                 bar.update()
@@ -88,11 +90,14 @@ def _read_record(run: Run) -> dict[str, Any]:
     return record
 
 
-def _kernels(processes: int) -> type[AsyncKernelManager]:
-    """Kernels of this very interpreter and package, which share the cores among them."""
+def _kernels(processes: int, folder: Path) -> type[AsyncKernelManager]:
+    """Kernels of this very interpreter and package, which share the cores among them.
+
+    One listens in `folder`, since a TCP port that was free when it was chosen may be taken when the
+    kernel is up. What it writes past its notebook, such as its libraries' complaints as it ends,
+    goes to kernel.log there.
+    """
     launch = [sys.executable, "-c", LAUNCH, "-f", "{connection_file}"]
-    # newer ones say, each time, that a connection is local, and that an interrupt ends them
-    launch += ["--log-level=CRITICAL"]
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
     variables = {name: os.environ.get(name, threads) for name in names}
@@ -102,14 +107,23 @@ def _kernels(processes: int) -> type[AsyncKernelManager]:
     spec = KernelSpec(argv=launch, display_name="Python 3", language="python", env=variables)
 
     class Kernel(AsyncKernelManager):
+        def __init__(self, **options: Any) -> None:
+            if os.name != "nt":  # Windows has no such sockets
+                options |= {"transport": "ipc", "ip": str(folder / "kernel")}
+            super().__init__(**options)
+
         @property
         def kernel_spec(self) -> KernelSpec:
             return spec
 
+        async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]
+            with (folder / "kernel.log").open("wb") as log:
+                await super().start_kernel(**options, stdout=log, stderr=log)
+
     return Kernel
 
 
-def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
+def _execute(run: Run, processes: int) -> dict[str, Any]:
     for file in [*_read_record(run).get("files", []), FILE]:
         (run.folder / file).unlink(missing_ok=True)
     record: dict[str, Any] = {"notebook": run.notebook.stem, "parameters": run.parameters}
@@ -117,19 +131,24 @@ def _execute(run: Run, kernels: type[AsyncKernelManager]) -> dict[str, Any]:
     write_text(run.record, json.dumps(record))
     parameters = run.parameters | ({"output_dir": str(run.folder)} if run.output_dir else {})
     start = time.monotonic()
-    try:
-        execute_notebook(
-            run.notebook, run.executed, parameters,
-            kernel_name="python3", language="python", progress_bar=False, start_timeout=300,
-            kernel_manager_class=kernels,
-            # Not papermill's `cwd`, which moves this whole process, the other threads with it
-            resources={"metadata": {"path": str(run.cwd)}},
-        )  # fmt: skip
-        found = read_result(run.folder) if (run.folder / FILE).is_file() else {}
-        record |= {"status": "ok", "error": ""}
-    except Exception as error:  # whatever it is, the other runs continue, and the record names it
-        found = {}
-        record |= {"status": "failed", "error": _describe(error, run)}
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        try:
+            execute_notebook(
+                run.notebook, run.executed, parameters,
+                kernel_name="python3", language="python", progress_bar=False, start_timeout=300,
+                kernel_manager_class=_kernels(processes, Path(folder)),
+                # Not papermill's `cwd`, which moves this whole process, the other threads with it
+                resources={"metadata": {"path": str(run.cwd)}},
+            )  # fmt: skip
+            found = read_result(run.folder) if (run.folder / FILE).is_file() else {}
+            record |= {"status": "ok", "error": ""}
+        except Exception as error:  # whatever it is, other runs continue, and the record names it
+            found = {}
+            record |= {"status": "failed", "error": _describe(error, run)}
+            log = Path(folder, "kernel.log")
+            dead = not isinstance(error, PapermillExecutionError)
+            if dead and log.is_file() and log.stat().st_size:
+                shutil.copy(log, run.folder)
     metrics = found.get("metrics", {})
     record |= {"summary": found.get("summary", ""), "metrics": metrics}
     # what every figure is shown with, as notebooks record it

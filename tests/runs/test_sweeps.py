@@ -14,7 +14,7 @@ import nbformat
 import pytest
 
 from medclip_helpers.__main__ import main
-from medclip_helpers.runs import plan, plan_files, read_sweep, run_all
+from medclip_helpers.runs import execution, plan, plan_files, read_sweep, run_all
 from medclip_helpers.runs import sweep as sweeps
 from medclip_helpers.runs.report import figures
 
@@ -283,6 +283,38 @@ def test_a_dying_kernel_is_one_failed_run(tmp_path):
     (record,) = run_all([run], progress=False)
     assert record["status"] == "failed"
     assert record["error"].startswith("cell 3 (import os; os._exit(9)): DeadKernelError")
+    assert record["files"] == ["dies.ipynb"]
+
+
+def test_a_kernel_that_cannot_start_says_why_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(execution, "LAUNCH", "raise ImportError('no ipykernel here')")
+    (run,) = plan([(write_notebook(tmp_path / "a.ipynb", "1"), {})], tmp_path / "out")
+    (record,) = run_all([run], progress=False)
+    assert record["status"] == "failed" and "Kernel died before" in record["error"]
+    assert "ImportError: no ipykernel here" in (run.folder / "kernel.log").read_text()
+    monkeypatch.undo()
+    (record,) = run_all([run], progress=False)
+    assert record["status"] == "ok" and record["files"] == ["a.ipynb"]
+
+
+def test_what_a_kernel_writes_past_its_notebook_stays_out_of_the_way(tmp_path, capfd):
+    cell = "import atexit, sys\natexit.register(print, 'socket closed', file=sys.__stderr__)"
+    (run,) = plan([(write_notebook(tmp_path / "a.ipynb", cell), {})], tmp_path / "out")
+    (record,) = run_all([run], progress=False)
+    assert record["status"] == "ok" and record["files"] == ["a.ipynb"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kernels listen at ports there")
+def test_kernels_listen_at_no_port(tmp_path):
+    cell = "import json, ipykernel\nfrom medclip_helpers.runs import record_result\n" + (
+        "found = json.load(open(ipykernel.get_connection_file()))\n"
+        "record_result(output_dir, found['ip'], tcp=found['transport'] != 'ipc')"
+    )
+    (run,) = plan([(write_notebook(tmp_path / "a.ipynb", cell), {})], tmp_path / "out")
+    (record,) = run_all([run], progress=False)
+    assert record["metrics"] == {"tcp": False}
+    assert not Path(record["summary"]).parent.exists()  # removed with the kernel
 
 
 def test_a_kernel_cleans_up_before_it_ends(tmp_path):
