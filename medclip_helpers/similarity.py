@@ -167,7 +167,7 @@ def similarity_map(model, pixel_values: Tensor, text_embeds: Tensor) -> Tensor:
         raise ValueError(
             f"text_embeds has shape {tuple(text_embeds.shape)}, expected (texts, {weight.shape[0]})"
         )
-    with model.autocast():
+    with eval_mode(model), model.autocast():
         features = encoder.forward_features(pixel_values)  # (images, features, h, w)
         own = features.permute(0, 2, 3, 1) if encoder.channels_last else features
         pooled = encoder.backbone.forward_head(own)  # what the encoder projects

@@ -14,7 +14,7 @@ from PIL import Image
 from ..constants import CHEXPERT_COMPETITION
 from ..demo import PHANTOM_FINDINGS, Phantom, draw_phantom
 from ..prompts import load_class_prompts
-from ..radiographs import find_radiographs, read_radiograph
+from ..radiographs import find_radiographs, open_radiograph
 from . import pieces
 
 
@@ -49,30 +49,35 @@ def demo_images() -> dict[str, Phantom]:
 
 
 def split_pair(line: str) -> tuple[str, str]:
-    """ "present | absent" -> both texts; a line without a bar gets a negative generated from it.
+    """ "present | absent" -> both texts; a line without a bar gets an opposite made from it.
 
-    Raises ValueError where there is a bar with nothing on one side.
+    Raises ValueError where there are several bars, or one with nothing on one side.
     """
-    positive, bar, negative = (part.strip() for part in line.partition("|"))
-    if not positive or (bar and not negative):
+    positive, *others = (part.strip() for part in line.split("|"))
+    if not positive or "" in others:
         raise ValueError(f"half of the pair is empty in “{line}”: expected “present | absent”")
-    return positive, negative if bar else _negated(positive)
+    if len(others) > 1:
+        raise ValueError(f"“{line}” has {len(others)} bars: expected “present | absent”")
+    return positive, others[0] if others else _negated(positive)
 
 
 def _negated(text: str) -> str:
-    """A plain negative; the explorer shows it, so that a clumsy one can be replaced."""
+    """A plain opposite; the explorer shows it, so that a clumsy one can be replaced."""
     for pattern, negative in (
+        (r"(.*?)\bwithout\b(.*)", "{}with{}"),
+        (r"(.*?)\b(?:no|not)\s+(.+)", "{}{}"),
         (r"(there (?:is|are)) (?:an? )?(.+)", "{} no {}"),
         (r"(.+? (?:is|are)) (.+)", "{} not {}"),
     ):
         if found := re.fullmatch(pattern, text, re.IGNORECASE):
             return negative.format(*found.groups())
-    return f"no evidence of {text[0].lower()}{text[1:]}"
+    first = text[0] if text[1:2].isupper() else text[0].lower()  # “ARDS” stays as it is
+    return f"no evidence of {first}{text[1:]}"
 
 
 class Picture(NamedTuple):
     """image: mode "L". small: as the page shows it. drawing: known to be one of the demo world.
-    warning: why it may not be a chest radiograph at all, or empty.
+    warning: what must be known before its scores are, such as that it is in colour; or empty.
     """
 
     image: Image.Image
@@ -86,8 +91,10 @@ def read_picture(source) -> Picture:
     drawing = isinstance(source, Phantom)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        image = read_radiograph(source.image if drawing else source)
-    said = [str(warning.message) for warning in caught]
+        with open_radiograph(source.image if drawing else source, (__file__, 1)) as image:
+            pass
+    # not what a library has to say of the file's form
+    said = [str(warning.message) for warning in caught if warning.filename == __file__]
     if len(set(image.getextrema())) == 1:
         said.append("The image is blank: of uniform brightness, so its scores mean nothing.")
     return Picture(image, pieces.small(image), drawing, " ".join(said))
@@ -97,6 +104,8 @@ def named_images(images) -> dict[str, Picture]:
     """Name -> picture, from whatever `SimilarityExplorer` takes as `images`."""
     if isinstance(images, (str, Path)):
         images = find_radiographs(images)
+    elif isinstance(images, (Phantom, Image.Image)):
+        images = [images]
     if not isinstance(images, Mapping):
         named: dict[str, object] = {}
         for i, image in enumerate(images, 1):

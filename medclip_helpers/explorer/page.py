@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import ipywidgets as widgets
 import numpy as np
@@ -27,7 +27,7 @@ from .. import plots
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
 from ..prompts import load_class_prompts
-from ..similarity import encode_images, encode_texts, eval_mode, similarity_map
+from ..similarity import encode_images, encode_texts, similarity_map
 from . import pieces
 from .inputs import (
     default_presets,
@@ -51,7 +51,7 @@ OWN_TEXTS, ALONE = "own texts", "none"
 TYPING_PAUSE = 0.12  # seconds without a further change before results are computed
 HINT = (
     "One text per line. For positive against negative write <i>present | absent</i>; "
-    "without the second half a negative is generated and shown."
+    "without the second half an opposite is made and shown."
 )
 PREFERENCE = (
     "A preference for the text before the bar, not a probability: notebook 06 shows how well such "
@@ -62,6 +62,21 @@ BANNER = (
     "The scores below say nothing about a real radiograph."
 )
 PRIVACY = "For research use only. Uploads go to this notebook's kernel and nowhere else."
+
+
+class Shown(NamedTuple):
+    """What the page shows. map_text: whose map, or None. label: what the values are.
+
+    values: (images, texts). rows: the texts as they stand on the page, a pair with both halves.
+    """
+
+    view: str
+    names: list[str]
+    map_text: str | None
+    texts: list[str]
+    rows: list[str]
+    values: np.ndarray
+    label: str
 
 
 class SimilarityExplorer:
@@ -103,9 +118,9 @@ class SimilarityExplorer:
         self._listening = True
         self.table: pd.DataFrame | None = None
         self._drawn: NotebookFigure | None = None
-        self._shown: tuple[list[str], list[str], list[str], np.ndarray, str] | None = None
+        self._shown: Shown | None = None
         self._pictured: tuple[list[str], str | None] | None = None
-        self._rows: list[tuple[widgets.Button, widgets.HTML]] = []
+        self._rows: list[widgets.HBox] = []
         self._build()
         self.refresh()
 
@@ -138,6 +153,7 @@ class SimilarityExplorer:
         self.status, self.words = widgets.HTML(), widgets.HTML()
         self.pictures = widgets.HTML(layout=Layout(flex="1 1 230px", min_width="0"))
         self.axis = widgets.HTML(layout=Layout(flex="1 1 54%", min_width="0"))
+        self.head = widgets.HBox([widgets.HTML(layout=Layout(width="42%")), self.axis])
         self.bars = widgets.VBox(layout=Layout(flex="1.4 1 300px", min_width="0"))
         self.download = widgets.Button(
             description="Figure and numbers for download",
@@ -182,19 +198,18 @@ class SimilarityExplorer:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
         """The live page; beside it the picture, for readers without a kernel (as on GitHub)."""
-        if self._timer is not None:
-            self.refresh()
-        still, shown = self.figure._repr_png_() if self.figure else (b"", {})
-        bundle = {
+        bundle: dict = {
             "text/plain": f"SimilarityExplorer of {len(self._images)} images, {self.view.value}",
-            "image/png": base64.b64encode(still).decode(),
             "application/vnd.jupyter.widget-view+json": {
                 "version_major": 2,
                 "version_minor": 0,
                 "model_id": self.page.model_id,
             },
         }
-        return bundle, {"image/png": shown}
+        if self.figure is None:
+            return bundle, {}
+        still, metadata = self.figure._repr_png_()
+        return bundle | {"image/png": base64.b64encode(still).decode()}, {"image/png": metadata}
 
     # --- events -------------------------------------------------------------------------------
 
@@ -227,9 +242,9 @@ class SimilarityExplorer:
         assert self._shown is not None
         if MAP not in self.view.options:
             return
-        text = self._shown[1][place]
+        text = self._shown.texts[place]
         with self._deaf():
-            is_open = self.view.value == MAP and self.map_text.value == text
+            is_open = self._shown.map_text == text
             self.view.value = BARS if is_open else MAP
             self.map_text.value = text
         self.refresh()
@@ -339,20 +354,23 @@ class SimilarityExplorer:
             self.map_text.value = map_text
         self.table, self._drawn = pd.DataFrame(table | {"score": values.ravel()}), None
         labels = [f"{p} | {n}" for p, n in pairs] if pairs else texts
-        self._shown = names, texts, labels, values, label
+        shown = Shown(
+            self.view.value, names, map_text if maps else None, texts, labels, values, label
+        )
+        self._shown = shown
         self.downloads.value = ""
         self.words.value = said
-        if self.view.value == MATRIX:
+        if shown.view == MATRIX:
             images = {name: self._images[name].small for name in names}
             self.pictures.value, self._pictured = pieces.matrix(values, images, labels, label), None
         else:
-            self._show_pictures(names, map_text, maps)
-            self._show_rows(names, texts, labels, values, label)
-        self.bars.layout.display = "none" if self.view.value == MATRIX else None
+            self._show_pictures(names, shown.map_text, maps)
+            self._show_rows(shown)
+        self.bars.layout.display = "none" if shown.view == MATRIX else None
         return len(texts)
 
     def _show_pictures(self, names, map_text, maps) -> None:
-        now = names, map_text if maps else None
+        now = names, map_text
         if self._pictured == now:  # their PNG takes as long as all other HTML
             return
         letters = "AB" if len(names) > 1 else ""
@@ -365,51 +383,50 @@ class SimilarityExplorer:
             if maps:
                 told += f" with the map of {map_text}"
                 total = pieces.number(maps[place].sum())
-                caption += f". Orange adds to the {total} of “{map_text}”, blue takes from it."
+                caption += (
+                    f". Orange adds to the cosine with “{map_text}”, {total}; blue lowers it."
+                )
                 picture = pieces.overlay(picture, maps[place], largest)
             shown.append((caption, told, picture))
         self.pictures.value, self._pictured = pieces.pictures(shown), now
 
-    def _show_rows(self, names, texts, labels, values, label) -> None:
+    def _show_rows(self, shown: Shown) -> None:
         """A row per text, in the order they were written in: the best is named, not moved."""
-        while len(self._rows) < len(labels):
+        names, values = shown.names, shown.values
+        has_map = MAP in self.view.options
+        while len(self._rows) < len(shown.rows):
             place = len(self._rows)
-            button = widgets.Button(
-                tooltip="Show its map", layout=Layout(width="42%", height="auto")
-            )
+            button = widgets.Button(disabled=not has_map, layout=Layout(width="42%", height="auto"))
             button.add_class("medclip-text")
             button.on_click(lambda _, place=place: self._pressed(place))
             bar = widgets.HTML(layout=Layout(flex="1 1 54%", min_width="0"))
-            self._rows.append((button, bar))
+            self._rows.append(widgets.HBox([button, bar]))
         letters = ["A", "B"] if len(names) > 1 else [""]
         low = -1 if self.score.value == COSINE else 0
         best = values.argmax(1)
-        self.axis.value = pieces.axis(low, label)
-        for row, text in enumerate(texts):
-            button, bar = self._rows[row]
-            unknown = self._unknown(text)
+        self.axis.value = pieces.axis(low, shown.label)
+        for row, label in enumerate(shown.rows):
+            button, bar = self._rows[row].children
+            unknown = self._unknown(label)
             colours = [
                 pieces.UNSURE if unknown or self._foreign(name) or self._images[name].warning
                 else (pieces.INK if best[place] == row else pieces.PALE)[place]
                 for place, name in enumerate(names)
             ]  # fmt: skip
             note = f"not in the vocabulary: {', '.join(unknown)}" if unknown else ""
-            button.description = labels[row]
-            is_open = self.view.value == MAP and self.map_text.value == text
+            button.description = label
+            is_open = shown.map_text == shown.texts[row]
             button.button_style = "info" if is_open else ""
-            bar.value = pieces.score(values[:, row], low, colours, letters, note)
-        if len(self.bars.children) != len(labels) + 1:
-            rows = [widgets.HBox(self._rows[row]) for row in range(len(labels))]
-            top = widgets.HBox(
-                [widgets.HTML(layout=Layout(width="42%")), self.axis],
-            )
-            self.bars.children = [top, *rows]
+            button.tooltip = ("Close its map" if is_open else "Show its map") if has_map else ""
+            bar.value = pieces.score(values[:, row].tolist(), low, colours, letters, note)
+        if len(self.bars.children) != len(shown.rows) + 1:
+            self.bars.children = [self.head, *self._rows[: len(shown.rows)]]
 
     def _in_words(self, names, texts, negatives, values, image_embeds) -> str:
         """What the scores say, and what must be known first: HTML."""
         said = [
-            f"<div class='medclip-alert'>{html.escape(f'{name}: {warning}')}</div>"
-            for name in names if (warning := self._images[name].warning)
+            f"<div class='medclip-alert'>{html.escape(told)}</div>"
+            for name in names if (told := self._warning(name))
         ]  # fmt: skip
         if foreign := [name for name in names if self._foreign(name)]:
             which = html.escape(foreign[0])
@@ -423,7 +440,8 @@ class SimilarityExplorer:
             nearest = f"{pieces.quoted(texts[first])} ({pieces.number(scores[first])})"
             if negatives:
                 over = pieces.quoted(negatives[first])
-                said.append(f"<div>{place}Prefers most: {nearest} to {over}</div>")
+                led = "Prefers most" if scores[first] > 0.5 else "Prefers none; closest"
+                said.append(f"<div>{place}{led}: {nearest} to {over}</div>")
                 continue
             cosines = embed @ self._embed("text", texts).T
             margin, spread = cosines[first] - max(cosines[others], default=-1), self._spread(embed)
@@ -450,6 +468,10 @@ class SimilarityExplorer:
         ]
         return float(np.sqrt(np.mean(variances)))
 
+    def _warning(self, name: str) -> str:
+        warning = self._images[name].warning
+        return warning if name in warning or not warning else f"{name}: {warning}"
+
     def _foreign(self, name: str) -> bool:
         """Whether the model knows only drawings and the image is not known to be one."""
         note = getattr(self.model, "note", None) or ""
@@ -461,9 +483,14 @@ class SimilarityExplorer:
 
     @property
     def figure(self) -> NotebookFigure | None:
-        """What is shown, as a figure of `plots`; None before the first result."""
+        """What is shown, as a figure of `plots`; None before the first result.
+
+        Of two images it has the scores, and no map.
+        """
+        if self._timer is not None:  # what has been typed a moment ago
+            self.refresh()
         if self._drawn is None and self._shown is not None:
-            self._drawn = self._draw(*self._shown)
+            self._drawn = self._draw(self._shown)
         return self._drawn
 
     def _embed(self, kind: str, keys: Sequence[str]) -> np.ndarray:
@@ -485,8 +512,7 @@ class SimilarityExplorer:
             self._say("computing the map …", busy=True)
             pixel_values = self.processor(images=self._images[name].image)["pixel_values"]
             text_embeds = torch.from_numpy(self._embed("text", [text]))
-            with eval_mode(self.model):
-                maps = similarity_map(self.model, pixel_values, text_embeds)
+            maps = similarity_map(self.model, pixel_values, text_embeds)
             self._maps[name, text] = maps[0, 0].cpu().numpy()
         return self._maps[name, text]
 
@@ -501,19 +527,18 @@ class SimilarityExplorer:
             return expit(difference), f"preference for the text before the bar, {at}"
         return softmax(cosine / temperature, axis=1), f"softmax over {count} texts, {at}"
 
-    def _draw(self, names, texts, labels, values, label) -> NotebookFigure:
+    def _draw(self, shown: Shown) -> NotebookFigure:
+        names, values, note = shown.names, shown.values, self.note
         images = [self._images[name].image for name in names]
-        if len(names) > 1 or self.view.value == MATRIX:
+        if len(names) > 1 or shown.view == MATRIX:
             return plots.plot_similarity_matrix(
-                values, images, labels, title=label, note=self.note, names=names
+                values, images, shown.rows, title=shown.label, note=note, names=names
             )
-        if self.view.value == MAP:
-            text = self.map_text.value
-            return plots.plot_similarity_map(
-                images[0], self._map(names[0], text), text, note=self.note
-            )
+        if shown.map_text is not None:
+            contributions = self._map(names[0], shown.map_text)
+            return plots.plot_similarity_map(images[0], contributions, shown.map_text, note=note)
         return plots.plot_similarities(
-            images[0], labels, values[0], title=names[0], xlabel=label, note=self.note
+            images[0], shown.rows, values[0], title=names[0], xlabel=shown.label, note=note
         )
 
     def _say(self, message: str, *, error: bool = False, busy: bool = False) -> None:

@@ -1,7 +1,7 @@
 """What the explorer's page is made of: HTML and pictures, from names and numbers.
 
-HTML so that a score is text, which a screen reader reads and a theme colours. Positive is never
-told from negative, nor one image from another, by colour alone.
+HTML so that a score is text, which a screen reader reads and a theme colours. A positive score is
+never told from a negative one, nor an image from another, by colour alone.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ html[theme=dark] .medclip .jupyter-widgets {color: #d5d5d5}
   border-left: 4px solid #D55E00}
 .medclip button.medclip-text {white-space: normal; height: auto; min-height: 28px; padding: 3px 8px;
   line-height: 1.25; text-align: left; overflow-wrap: anywhere}
+.medclip button.medclip-text:disabled {opacity: 1; cursor: default}
 .medclip button.medclip-text.mod-info {background: #0072B2; color: #fff}
 .medclip-score {display: flex; gap: 8px; align-items: center}
 .medclip-track {position: relative; flex: 1; min-width: 60px; height: 11px;
@@ -143,7 +144,7 @@ def matrix(
     for row, text in enumerate(texts):
         rows += f"<tr><th scope='row'>{html.escape(text)}</th>"
         for column, value in enumerate(values[:, row]):
-            paint = ",".join(map(str, COOL if value > 0 else WARM))
+            paint = ",".join(map(str, WARM if value > 0 else COOL))
             shown = f"<b>{number(value)}</b>" if best[column] == row else number(value)
             share = 0.5 * min(1, abs(value))
             rows += f"<td style='background:rgba({paint},{share:.2f})'>{shown}</td>"

@@ -28,7 +28,7 @@ def plot_reliability(
     """Share of positives against mean predicted probability, with the number of images below.
 
     labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side.
-    bins: of equal width; each with its 95 % interval (Wilson's).
+    bins: of equal width; each with its 95 % interval (Wilson's). title: of a single panel.
     Raises ValueError for a probability outside [0, 1] and for another label.
     """
     from scipy.stats import binomtest
@@ -82,21 +82,28 @@ def plot_lines(
 
     table: DataFrame. references: name -> a value of y, e.g. chance, drawn as a dotted line.
     log: a logarithmic x axis, with a tick at each value that there is.
+
+    Raises ValueError for a table without a finite value.
     """
     figure = new_figure(7, 3.6, note)
     axes = figure.subplots()
     ends, said = [], []
     for k, (name, rows) in enumerate(table.groupby(by, sort=False)):
         color = COLORS[k % (len(COLORS) - 1)]
-        means = rows.groupby(x)[y].mean()
+        means = rows.groupby(x)[y].mean().dropna()
+        if means.empty:
+            continue
         axes.plot(rows[x], rows[y], ".", color=color, alpha=0.35)
         axes.plot(means.index, means, color=color, marker="o")
         ends.append((means.iloc[-1], str(name), color))
-        said.append(f"“{name}” from {number(means.iloc[0])} to {number(means.iloc[-1])}")
+        said.append(f"from {number(means.iloc[0])} to {number(means.iloc[-1])} for “{name}”")
+    if not ends:
+        raise ValueError(f"table has no row with a finite {y!r}")
+    said = [", ".join(said)]
     for name, value in (references or {}).items():
         axes.axhline(value, color=REFERENCE, linestyle=":", zorder=0)
         ends.append((value, name, REFERENCE))
-        said.append(f"{name} {number(value)}")
+        said.append(f"{name} is {number(value)}")
     if log:
         axes.set_xscale("log")
         axes.set_xticks(values := sorted(table[x].unique()), [f"{value:g}" for value in values])
@@ -106,7 +113,7 @@ def plot_lines(
     axes.grid(alpha=0.3)
     tidy(axes)
     label_lines(axes, ends)
-    figure.caption = f"From left to right, {axes.get_ylabel()} changes: {'; '.join(said)}."
+    figure.caption = f"From left to right, {axes.get_ylabel()} goes {'; '.join(said)}."
     figure.alt = f"{axes.get_ylabel()} against {axes.get_xlabel()}, a line for each {by}."
     return figure
 
@@ -145,12 +152,18 @@ def plot_intervals(
     axes.set_title(title or "", fontsize=10, pad=26 if title else None, parse_math=False)
     axes.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=4, frameon=False)
     tidy(axes)
+    undefined = ~np.isfinite(values[:, 0])
     said = []
-    for i in (values[:, 0].argmax(), values[:, 0].argmin()):
-        value, *interval = map(number, values[i])
-        between = f" ({' to '.join(interval)})" if np.isfinite(values[i]).all() else ""
-        said.append(f"{names[i]}, {value}{between}")
-    figure.caption = f"Highest {xlabel}: {said[0]}; lowest: {said[1]}"
-    figure.caption += "." if chance is None else f"; chance: {number(chance)}."
+    if not undefined.all():
+        for i in map(int, (np.nanargmax(values[:, 0]), np.nanargmin(values[:, 0]))):
+            value, *interval = map(number, values[i])
+            between = f" ({' to '.join(interval)})" if np.isfinite(values[i]).all() else ""
+            said.append(f"{names[i]}, {value}{between}")
+        said = [f"Highest {xlabel}: {said[0]}", f"lowest: {said[1]}"]
+    if undefined.any():
+        said.append(f"undefined: {', '.join(np.asarray(names, object)[undefined])}")
+    if chance is not None:
+        said.append(f"chance: {number(chance)}")
+    figure.caption = f"{'; '.join(said)}."
     figure.alt = f"{xlabel}: {listed(names, values[:, 0])}."
     return figure

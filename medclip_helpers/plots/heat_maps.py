@@ -88,13 +88,16 @@ def plot_similarity_matrix(
     _frame(axes, pairs, "black")
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
     axes.spines[:].set_visible(False)
-    columns = names or [f"image {i + 1}" for i in range(len(images))]
+    columns = names if len(names) else [f"image {i + 1}" for i in range(len(images))]
     nearest = similarity.argmax(1)
     right = sum((i, j) in pairs for i, j in enumerate(nearest))
     i, j = np.unravel_index(similarity.argmax(), similarity.shape)
     figure.caption = f"Highest: {columns[i]} and “{texts[j]}” ({number(similarity[i, j])})."
-    if pairs:
-        figure.caption += f" The highest text is a framed one for {right} of {len(images)} images."
+    if framed := len({i for i, _ in pairs}):
+        which = "" if framed == len(images) else " that have one"
+        figure.caption += (
+            f" The highest text is a framed one for {right} of {framed} images{which}."
+        )
     highest = (
         f"{name}: {texts[j]} {number(row[j])}"
         for name, row, j in zip(columns, similarity, nearest, strict=True)
@@ -129,6 +132,8 @@ def _pairs(labels, shape) -> list[tuple[int, int]]:
         check_shape("labels", labels, shape, "images, texts")
         return [(int(i), int(j)) for i, j in np.argwhere(labels)]
     check_shape("labels", labels, shape[:1], "one index of a text for each image")
+    if (labels >= shape[1]).any():
+        raise ValueError(f"labels has {labels.max()}, expected an index of {shape[1]} texts, or -1")
     return [(i, int(j)) for i, j in enumerate(labels) if j >= 0]
 
 
@@ -154,7 +159,7 @@ def plot_targets(
         check_shape(f"targets[{title!r}]", values, shape, "rows, columns")
     low = min(0, *(values.min() for values in matrices.values()))
     cell = min(0.62, max(0.28, 7.5 / (len(column_labels) * len(matrices))))
-    high = max(1, *(values.max() for values in matrices.values()))
+    high = max(1, -low, *(values.max() for values in matrices.values()))
     figure = _heat_maps(
         matrices, row_labels, column_labels, cell=cell,
         low=-high if low < 0 else 0.0, high=high, left=int(len(images) > 0), note=note,
@@ -184,19 +189,19 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
     matrix = to_array(matrix)
     check_shape("matrix", matrix, (len(class_names),) * 2, "true class, predicted class")
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    texts = np.vectorize("{:g}\n{:.0%}".format)(matrix, share)
+    texts = np.vectorize("{:,.0f}\n{:.0%}".format)(matrix, share)
     figure = _heat_maps(
         {title or "": share}, class_names, class_names, cell=0.8, texts=texts, low=0, high=1,
         label="share of the row", note=note,
     )  # fmt: skip
     figure.axes[0].set(xlabel="predicted", ylabel="true")
-    figure.caption = f"{matrix.trace():g} of {matrix.sum():g} are predicted correctly"
+    figure.caption = f"{matrix.trace():,.0f} of {matrix.sum():,.0f} are predicted correctly"
     mistakes = matrix * (1 - np.eye(len(matrix)))
     if most := mistakes.max():
         true, taken = np.unravel_index(mistakes.argmax(), mistakes.shape)
         figure.caption += (
             f"; the most frequent mistake: {class_names[true]} taken for {class_names[taken]} "
-            f"({most:g})"
+            f"({most:,.0f})"
         )
     figure.caption += "."
     figure.alt = f"Counts of true against predicted class: {', '.join(class_names)}."

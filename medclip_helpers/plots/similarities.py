@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from ..demo import Phantom
 from ..radiographs import read_radiograph, to_square
@@ -122,6 +123,8 @@ def plot_class_scores(
         str(name): to_array(prompt_scores[name]).astype(float).reshape(-1) for name in prompt_scores
     }
     scores = {name: values[np.isfinite(values)] for name, values in scores.items()}
+    if empty := [name for name, values in scores.items() if not len(values)]:
+        raise ValueError(f"prompt_scores[{empty[0]!r}] has no finite score")
     names = sorted(scores, key=lambda name: -scores[name].mean())
     rows = Rows(names, 24, gap=0.3 if prompts is None else 0.45)
     figure = _beside_rows(image, rows, title, xlabel, note, top=0.2)
@@ -157,7 +160,7 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
 
     image: the radiograph; one that is not square is shown as the processor pads it, on black.
     contributions: (h, w), whose sum is the cosine; `similarity.similarity_map` gives them.
-    mask: (h, w) bool, where the finding is known to be; it is outlined.
+    mask: (h, w) bool, where the finding is known to be in the image; it is outlined.
     Cells are drawn as they are, unsmoothed; where nothing is contributed the radiograph shows.
     """
     contributions = _cells(contributions)
@@ -169,7 +172,7 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     square = to_square(to_radiograph(image))
     for axes in (left, right):
         show_image(axes, square)
-        known = outline(axes, mask, square.width)
+        known = outline(axes, _to_square(mask))
     largest = max(np.abs(contributions).max(), 1e-9)
     mesh = draw_cells(right, contributions, square.width, largest)
     label = "contribution to the cosine"
@@ -183,6 +186,13 @@ def plot_similarity_map(image, contributions, text: str, *, mask=None, note=None
     return figure
 
 
+def _to_square(mask) -> np.ndarray | None:
+    """A mask of an image as one of its padded square."""
+    if mask is None:
+        return None
+    return np.asarray(to_square(Image.fromarray(np.asarray(mask).astype(np.uint8))))
+
+
 def _cells(contributions) -> np.ndarray:
     contributions = to_array(contributions).astype(float)
     if contributions.ndim != 2:
@@ -191,13 +201,15 @@ def _cells(contributions) -> np.ndarray:
 
 
 def plot_explanation(
-    image, texts: Sequence[str], scores, contributions, *, mask=None, note=None
+    image, texts: str | Sequence[str], scores, contributions, *, mask=None, note=None
 ) -> NotebookFigure:
     """The whole idea in one picture: a radiograph, texts ranked by similarity, the map of the best.
 
     image: path, PIL image, array (h, w) or tensor (1, h, w). scores: (texts,) cosines.
-    contributions: (h, w), of the best text. mask: (h, w) bool, where its finding is known to be.
+    contributions: (h, w), of the best text. mask: (h, w) bool, where its finding is known to be in
+    the image.
     """
+    texts = [texts] if isinstance(texts, str) else list(texts)
     scores, contributions = to_array(scores).astype(float).reshape(-1), _cells(contributions)
     if not texts:
         raise ValueError("texts is empty: expected at least one text")
@@ -220,17 +232,16 @@ def plot_explanation(
         ranks.text(0, place - 0.24, wrap(texts[i], 40, 1), fontsize=11.5, color=ink,
                    fontweight=weight, va="bottom", parse_math=False)  # fmt: skip
     ranks.set(ylim=(len(texts) - 0.6, -0.75), xlim=(min(0, scores.min() * 1.25), None))
-    ranks.margins(x=0.2)
     ranks.axvline(0, color="0.5", linewidth=0.8)
     ranks.set_axis_off()
     draw_cells(map_, contributions, square.width, max(np.abs(contributions).max(), 1e-9))
-    known = outline(map_, mask, square.width)
+    known = outline(map_, _to_square(mask))
     words.set_axis_off()
     said = (
-        f"Nearest: “{best}”, cosine {number(scores[order[0]])}. Orange squares are where that "
-        "score comes from, blue ones lower it."
+        f"Nearest: “{wrap(best, 90, 1)}”, cosine {number(scores[order[0]])}. Orange squares are "
+        "where that score comes from, blue ones lower it."
     )
-    said += " Dashed: where the finding was drawn." if known else ""
+    said += " Dashed: where the finding is known to be." if known else ""
     words.text(0.02, 0.5, wrap(said, 36, 9), fontsize=12, va="center", linespacing=1.5,
                parse_math=False, transform=words.transAxes)  # fmt: skip
     ranked = listed([texts[i] for i in order], scores[order])
@@ -242,7 +253,7 @@ def explain_similarity(
     model: MedCLIPModel,
     processor: MedCLIPProcessor,
     image,
-    texts: Sequence[str] | None = None,
+    texts: str | Sequence[str] | None = None,
     *,
     note: str | None = None,
 ) -> NotebookFigure:
@@ -260,7 +271,9 @@ def explain_similarity(
     if isinstance(image, Phantom):
         drawn, masks = image.image, image.masks
     radiograph = read_radiograph(drawn)
-    texts = [*FINDING_SENTENCES.values()] if texts is None else list(texts)
+    if texts is None:
+        texts = [*FINDING_SENTENCES.values()]
+    texts = [texts] if isinstance(texts, str) else list(texts)
     maps = similarity_map(
         model, processor(images=radiograph)["pixel_values"], encode_texts(model, processor, texts)
     )[0].cpu()

@@ -39,7 +39,7 @@ SHARPNESS = 2  # and have twice as many, for today's screens
 
 
 def finding_colors(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name: the five competition findings always have the same."""
+    """Name -> colour: the five competition findings always have the same, others share the rest."""
     fixed = dict(zip(CHEXPERT_COMPETITION, COLORS, strict=False))
     others = cycle(COLORS[len(fixed) :])
     return {name: fixed.get(name) or next(others) for name in dict.fromkeys(names)}
@@ -97,7 +97,8 @@ def ranking(names: Sequence[str], values: Sequence[float]) -> str:
     """What leads, by how much, and what comes last; the highest first."""
     said = f"{names[0]} scores highest ({number(values[0])})"
     if len(names) > 1:
-        said += f", {number(values[0] - values[1])} above {names[1]}"
+        ahead = number(values[0] - values[1])
+        said += f", level with {names[1]}" if ahead == "0.00" else f", {ahead} above {names[1]}"
     if len(names) > 2:
         said += f"; {names[-1]} scores lowest ({number(values[-1])})"
     return f"{said}."
@@ -185,17 +186,20 @@ def number(value: float) -> str:
     return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def outline(axes, mask, side: float, width: float = 1.8) -> bool:
-    """A dashed line around where a finding is known to be; mask: (h, w), over a square picture.
+def outline(axes, mask, width: float = 1.8) -> bool:
+    """A dashed line around where a finding is known to be; mask: (h, w), of the axes' picture.
 
     Returns whether there is one: not without a mask, nor for an empty one.
     """
     if mask is None or not np.any(mask):
         return False
     mask = np.asarray(mask, float)
-    place = (np.arange(len(mask)) + 0.5) * side / len(mask)
+    y, x = (
+        (np.arange(count) + 0.5) * side / count
+        for count, side in zip(mask.shape, axes.images[0].get_size(), strict=True)
+    )
     for color, style, points in (("black", "solid", 1.9 * width), ("white", (0, (3, 2)), width)):
-        axes.contour(place, place, mask, [0.5], colors=color, linestyles=[style], linewidths=points)
+        axes.contour(x, y, mask, [0.5], colors=color, linestyles=[style], linewidths=points)
     return True
 
 

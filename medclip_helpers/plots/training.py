@@ -29,12 +29,12 @@ def plot_gallery(
 ) -> NotebookFigure:  # fmt: skip
     """A contact sheet: images in rows of `columns`, each under its title.
 
-    masks: for each square image (h, w) bool or None, where a finding is known to be; outlined.
+    masks: for each image (h, w) bool or None, where a finding is known to be; outlined.
     caption: a sentence on what to see, which notebooks show under the figure.
     """
     if not len(images):
         raise ValueError("images is empty: expected at least one")
-    titles = [""] * len(images) if titles is None else titles
+    titles = [""] * len(images) if titles is None else [str(name) for name in titles]
     if len(titles) != len(images):
         raise ValueError(f"{len(titles)} titles for {len(images)} images: expected as many")
     masks = [None] * len(images) if masks is None else masks
@@ -53,14 +53,15 @@ def plot_gallery(
     for panel, image, name, mask in zip(panels, images, titles, masks, strict=False):
         show_image(panel, image, name, letters=letters, fontsize=9)
         if mask is not None:
-            known |= outline(panel, mask, min(len(mask), 512), 0.9)
+            known |= outline(panel, mask, 0.9)
     for panel in panels[len(images) :]:
         panel.set_axis_off()
     if title:
         figure.suptitle(title, fontsize=11, parse_math=False)
     dashed = "Dashed: where a finding is known to be." if known else ""
     figure.caption = f"{caption} {dashed}".strip()
-    figure.alt = f"{len(images)} images: {'; '.join(filter(None, titles))}."
+    named = "; ".join(filter(None, titles))
+    figure.alt = f"{len(images)} images{': ' if named else ''}{named}."
     return figure
 
 
@@ -72,7 +73,7 @@ def plot_training_curve(
 
     history: DataFrame or list of dicts with "step", "loss" and perhaps metrics; gaps are skipped.
     marks: {step: what happened there}, an upright line through all panels, named in the first.
-    chance: of the first metric, drawn as a dotted line.
+    chance: of the first of `metrics`, drawn as a dotted line where the history holds that metric.
     """
     import pandas as pd
 
@@ -97,7 +98,7 @@ def plot_training_curve(
             f" {words}", (step, 0.97 - 0.12 * line), xycoords=panels[0].get_xaxis_transform(),
             fontsize=9, va="top", color=REFERENCE, parse_math=False,
         )  # fmt: skip
-    if chance is not None and len(panels) > 1:
+    if chance is not None and shown[1:2] == [*metrics[:1]]:
         panels[1].axhline(chance, color=REFERENCE, linestyle=":", zorder=0)
         panels[1].annotate("chance", (1, chance), xycoords=panels[1].get_yaxis_transform(),
                            fontsize=9, ha="right", va="bottom", color=REFERENCE)  # fmt: skip
@@ -105,12 +106,18 @@ def plot_training_curve(
     panels[-1].set_xlabel("step")
     ends = {name: history[name].dropna() for name in shown}
     changes = [
-        f"{_spoken(name)} from {number(values.iloc[0])} to {number(values.iloc[-1])}"
+        f"{_spoken(name)} from {_value(values.iloc[0])} to {_value(values.iloc[-1])}"
+        if len(values) else f"{_spoken(name)} is never a number"
         for name, values in ends.items()
-    ]
-    figure.caption = f"In {history['step'].max():g} steps: {'; '.join(changes)}."
+    ]  # fmt: skip
+    figure.caption = f"In {history['step'].max():,.0f} steps: {'; '.join(changes)}."
     figure.alt = f"A curve over steps for each of {', '.join(map(_spoken, shown))}."
     return figure
+
+
+def _value(value: float) -> str:
+    """As `number`; a learning rate keeps its digits."""
+    return number(value) if value == 0 or abs(value) >= 0.005 else f"{value:.2g}"
 
 
 def _spoken(column: str) -> str:
@@ -161,6 +168,9 @@ def plot_embedding_map(
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axes.margins(0.12)
-    figure.caption = f"Texts nearest to the images of their own finding: {'; '.join(said)}."
+    figure.caption = (
+        f"Texts nearest, in this plane, to the mean of their own finding's images: "
+        f"{'; '.join(said)}."
+    )
     figure.alt = f"Images (circles) and texts (crosses) of {', '.join(names)}, in a plane."
     return figure

@@ -9,6 +9,7 @@ import logging
 import re
 import subprocess
 import sys
+import warnings
 import zlib
 from contextlib import nullcontext
 from html import unescape
@@ -21,7 +22,7 @@ import torch
 from PIL import Image
 
 from medclip_helpers.demo import draw_phantom
-from medclip_helpers.explorer import SimilarityExplorer, pieces
+from medclip_helpers.explorer import SimilarityExplorer, inputs, pieces
 from medclip_helpers.explorer import page as module
 from medclip_helpers.explorer.inputs import split_pair
 from medclip_helpers.explorer.page import BARS, COSINE, MAP, MATRIX, PAIR, SOFTMAX
@@ -236,9 +237,14 @@ def test_halves_of_pairs_are_texts_of_their_own_for_other_scores(explorer):
         ("there are nodules", ("there are nodules", "there are no nodules")),
         ("The heart is enlarged.", ("The heart is enlarged.", "The heart is not enlarged.")),
         ("Edema", ("Edema", "no evidence of edema")),
+        ("ARDS", ("ARDS", "no evidence of ARDS")),
+        ("There is no edema.", ("There is no edema.", "There is edema.")),
+        ("The lungs are not clear.", ("The lungs are not clear.", "The lungs are clear.")),
+        ("lungs without edema", ("lungs without edema", "lungs with edema")),
+        ("nodules are noted", ("nodules are noted", "nodules are not noted")),
     ],
 )
-def test_a_negative_is_made_where_none_is_given(line, pair):
+def test_an_opposite_is_made_where_none_is_given(line, pair):
     assert split_pair(line) == pair
 
 
@@ -246,6 +252,11 @@ def test_a_negative_is_made_where_none_is_given(line, pair):
 def test_half_a_pair_is_refused(line):
     with pytest.raises(ValueError, match="half of the pair is empty"):
         split_pair(line)
+
+
+def test_two_bars_are_refused():
+    with pytest.raises(ValueError, match=r"“a \| b \| c” has 2 bars: expected"):
+        split_pair("a | b | c")
 
 
 def test_editing_leaves_the_preset(explorer):
@@ -400,6 +411,47 @@ def test_words_that_the_vocabulary_lacks_are_marked(stub):
     assert "not in the vocabulary" not in known and pieces.UNSURE not in known
 
 
+def test_words_of_either_half_of_a_pair_are_marked(stub):
+    processor = stub.processor
+    stub.processor = lambda **given: processor(**given)
+    stub.processor.tokenizer = SimpleNamespace(
+        tokenize=lambda word: ["[UNK]" if word == "xyzzy" else word], unk_token="[UNK]"
+    )
+    explorer = explore(stub, images=[TWO_TONES], presets={"pair": ["edema | xyzzy"]})
+    explorer.score.value = PAIR
+    assert "not in the vocabulary: xyzzy<" in shown(explorer)[2][2]
+
+
+def test_no_text_is_preferred_where_each_loses_to_its_opposite():
+    explorer = explore(Directed(), images=[DARK], presets={"pairs": ["far | near"]})
+    explorer.score.value = PAIR
+    assert "Prefers none; closest: “far” (0.00) to “near”" in words(explorer)
+    explorer.texts.value = "near | far"
+    assert "Prefers most: “near” (1.00) to “far”" in words(explorer)
+
+
+def test_what_a_library_says_of_a_file_is_no_reason_for_doubt(stub, monkeypatch):
+    read = inputs.open_radiograph
+
+    def warns(*arguments):
+        warnings.warn("the pixel data are padded", UserWarning, stacklevel=1)
+        return read(*arguments)
+
+    monkeypatch.setattr(inputs, "open_radiograph", warns)
+    explorer = explore(stub, images=[TWO_TONES], presets=PRESETS)
+    assert "padded" not in words(explorer) and pieces.UNSURE not in shown(explorer)[2][2]
+
+
+def test_a_colour_picture_is_named_once(stub, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(
+        tmp_path / "holiday.png"
+    )
+    explorer = explore(stub, images=tmp_path, presets=PRESETS)
+    assert words(explorer).count("holiday.png") == 1
+    explorer = explore(stub, images={"x": np.full((8, 8), 9, np.uint8)}, presets=PRESETS)
+    assert words(explorer).startswith("x: The image is blank")
+
+
 # --- rows and two images ----------------------------------------------------------------------
 
 
@@ -416,6 +468,46 @@ def test_a_row_opens_its_map_and_closes_it(explorer):
     button.click()
     assert explorer.view.value == BARS and button.button_style == ""
     assert "map" not in explorer.pictures.value
+
+
+def test_a_row_says_what_pressing_it_does(explorer, stub):
+    tooltips = [row.children[0].tooltip for row in explorer.bars.children[1:]]
+    assert tooltips == ["Show its map"] * 2
+    explorer.view.value = MAP
+    tooltips = [row.children[0].tooltip for row in explorer.bars.children[1:]]
+    assert sorted(tooltips) == ["Close its map", "Show its map"]
+    stub.vision_model = None
+    button = explore(stub, images=[DARK], presets=PRESETS).bars.children[1].children[0]
+    assert button.disabled and not button.tooltip
+
+
+def test_rows_are_made_once(explorer):
+    """A front end and ipywidgets keep every widget that there ever was."""
+    explorer.texts.value = "a\nb\nc\nd"
+    before = explorer.bars.children
+    explorer.texts.value = "a"
+    explorer.texts.value = "a\nb\nc\nd"
+    assert all(now is then for now, then in zip(explorer.bars.children, before, strict=True))
+
+
+def test_the_figure_is_of_what_is_shown(explorer):
+    """Not of controls that have changed since, or whose change was refused."""
+    explorer.texts.value = ""
+    explorer.view.value = MAP
+    assert "There is no text" in message(explorer)
+    assert len(explorer.figure.axes) == 2 and explorer.figure.caption.startswith("“")
+    explorer.view.value = MATRIX
+    assert "similarity with" not in explorer.figure.caption
+    explorer.download.click()
+    assert "similarity.png" in explorer.downloads.value
+
+
+def test_a_figure_asked_for_while_a_change_waits_has_the_change(explorer):
+    async def edit():
+        explorer.view.value = MAP
+        return explorer.figure
+
+    assert "cosine similarity" in asyncio.run(edit()).get_suptitle()
 
 
 def test_two_images_share_the_scale_of_scores_and_maps(stub, monkeypatch):
@@ -457,6 +549,10 @@ def test_the_matrix_names_its_images(explorer):
     assert explorer.image.layout.display == explorer.beside.layout.display == "none"
     ticks = [tick.get_text() for tick in explorer.figure.axes[0].get_xticklabels()]
     assert ticks == ["dark", "light"]
+    for paint, value in re.findall(
+        r"rgba\(([\d,]+),[\d.]+\)'>(?:<b>)?(−?)", explorer.pictures.value
+    ):
+        assert paint == ",".join(map(str, pieces.COOL if value else pieces.WARM))
 
 
 # --- mistakes ---------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def figures() -> dict[str, Figure]:
         ),
         "explanation": plots.plot_explanation(
             IMAGE, TEXTS, [0.3, -0.5, 0.2, 0.0, 0.1], random.normal(size=(7, 7)),
-            mask=np.eye(64) > 0, note=NOTE,
+            mask=np.ones((64, 48)) * (np.arange(48) > 20), note=NOTE,
         ),
         "lines": plots.plot_lines(
             pd.DataFrame({"n": [1, 2, 1, 2], "score": [0.1, 0.5, 0.2, 0.51], "arm": [*"aabb"]}),
@@ -192,11 +192,11 @@ CAPTIONS = {
     ),
     "one similarity": "“No acute cardiopulmonary abnormality.” scores highest (−0.10).",
     "lines": (
-        "From left to right, score changes: “a” from 0.10 to 0.50; “b” from 0.20 to 0.51; "
-        "chance 0.20."
+        "From left to right, score goes from 0.10 to 0.50 for “a”, from 0.20 to 0.51 for “b”; "
+        "chance is 0.20."
     ),
     "small confusion": (
-        "2003 of 2004 are predicted correctly; the most frequent mistake: COVID taken for b (1)."
+        "2,003 of 2,004 are predicted correctly; the most frequent mistake: COVID taken for b (1)."
     ),
     "training": "In 59 steps: loss from 1.00 to 0.02; zero-shot accuracy from 0.00 to 0.83.",
     "intervals": (
@@ -220,6 +220,8 @@ def test_a_caption_counts():
     assert matrix.caption == (
         "Highest: image 1 and “y” (0.70). The highest text is a framed one for 1 of 2 images."
     )
+    partly = plots.plot_similarity_matrix(scores, [IMAGE] * 2, ["x", "y"], labels=[1, -1])
+    assert partly.caption.endswith("is a framed one for 1 of 1 images that have one.")
     classes = plots.plot_class_scores(IMAGE, {"a": [1, 3], "b": [5, 6]})
     assert classes.caption == (
         "b scores highest (5.50), 3.50 above a. The prompts of b reach from 5.00 to 6.00."
@@ -227,6 +229,62 @@ def test_a_caption_counts():
     half = plots.plot_reliability([0, 1], {"before": [0.2, 0.4], "after": [0.1, 0.9]})
     said = "50% are positive; mean predicted probability: before 0.30; after 0.50."
     assert half.caption == said
+
+
+def test_captions_of_what_is_missing():
+    """Not a number is neither the highest nor an end; and what is equal is not ahead."""
+    nan = float("nan")
+    level = plots.plot_similarities(IMAGE, ["a", "b"], [0.5, 0.5])
+    assert level.caption == "“a” scores highest (0.50), level with “b”."
+    table = pd.DataFrame({"value": [0.4, nan, 0.9], "low": nan, "high": nan})
+    caption = plots.plot_intervals(table, ["a", "b", "c"], xlabel="AUROC").caption
+    assert caption == "Highest AUROC: c, 0.90; lowest: a, 0.40; undefined: b."
+    assert plots.plot_intervals(table[1:2], ["b"]).caption == "undefined: b."
+    rows = pd.DataFrame({"n": [1, 2, 3, 1], "score": [0.1, 0.5, nan, nan], "arm": [*"aaab"]})
+    lines = plots.plot_lines(rows, "n", "score", by="arm")
+    assert lines.caption == "From left to right, score goes from 0.10 to 0.50 for “a”."
+    with pytest.raises(ValueError, match="no row with a finite 'score'"):
+        plots.plot_lines(rows[2:], "n", "score", by="arm")
+    history = [{"step": 1, "loss": nan, "lr": 1e-4}, {"step": 2, "loss": nan, "lr": 2e-5}]
+    curve = plots.plot_training_curve(history, metrics=["lr"])
+    assert curve.caption == "In 2 steps: loss is never a number; lr from 0.0001 to 2e-05."
+    assert plots.plot_gallery([IMAGE] * 2).alt == "2 images."
+    with pytest.raises(ValueError, match=r"prompt_scores\['b'\] has no finite score"):
+        plots.plot_class_scores(IMAGE, {"a": [1.0], "b": [nan]})
+
+
+def test_chance_stands_at_the_metric_that_it_is_of():
+    history = [{"step": 1, "loss": 1.0, "auroc": 0.7}]
+    metrics = ("zero_shot_accuracy", "auroc")
+    _, panel = plots.plot_training_curve(history, metrics=metrics, chance=0.2).axes
+    assert len(panel.lines) == 1
+    history[0]["zero_shot_accuracy"] = 0.5
+    _, panel, other = plots.plot_training_curve(history, metrics=metrics, chance=0.2).axes
+    assert len(panel.lines) == 2 and len(other.lines) == 1
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 48), (600, 200)])
+def test_an_outline_lies_where_the_mask_is(shape):
+    """Whatever the sizes of image and mask, and however the image is padded or shrunk."""
+    mask = np.zeros(shape, bool)
+    mask[: shape[0] // 2] = True  # the upper half
+    for image in (np.zeros(shape, np.uint8), np.zeros((2 * shape[0], 2 * shape[1]), np.uint8)):
+        gallery = plots.plot_gallery([image], masks=[mask]).axes[0]
+        if image.shape == shape:
+            shown = plots.plot_similarity_map(image, np.eye(4), "a", mask=mask).axes[:2]
+        for axes in (gallery, *shown):
+            (edge,) = {round(c.get_paths()[0].vertices[:, 1].max()) for c in axes.collections[:1]}
+            assert edge == pytest.approx(axes.images[0].get_size()[0] / 2, abs=1.6)
+
+
+def test_a_scale_holds_every_value():
+    figure = plots.plot_targets({"a": np.array([[-3.0, 1.0]])}, ["x"], ["y", "z"])
+    assert figure.axes[0].images[0].get_clim() == (-3, 3)
+
+
+def test_one_text_is_not_taken_for_its_letters():
+    figure = plots.plot_explanation(IMAGE, "edema", [0.3], np.eye(4))
+    assert "(edema 0.30)" in figure.alt
 
 
 DISPLAYED = """
@@ -353,8 +411,8 @@ def test_an_embedding_map_is_a_plane_with_each_modality_centred():
     assert title == (
         f"t {own} of 4 texts nearest to their own images, means {apart:.2f} apart before centring"
     )
-    said = f"Texts nearest to the images of their own finding: t {own} of 4."
-    assert figure.caption == said
+    said = "Texts nearest, in this plane, to the mean of their own finding's images"
+    assert figure.caption == f"{said}: t {own} of 4."
 
 
 def test_a_finding_has_one_colour_whatever_stands_beside_it():
@@ -494,6 +552,10 @@ def test_intervals_end_where_the_table_says():
         ),
         (lambda: plots.plot_gallery([IMAGE], ["a", "b"]), "2 titles for 1 images"),
         (lambda: plots.plot_gallery([]), "images is empty"),
+        (
+            lambda: plots.plot_similarity_matrix([[1.0]], [IMAGE], ["a"], [7]),
+            "labels has 7, expected an index of 1 texts, or -1",
+        ),
         (lambda: plots.plot_class_scores(IMAGE, {}), "prompt_scores is empty"),
     ],
 )
@@ -563,6 +625,11 @@ def test_an_explanation_is_what_the_model_scores():
     assert model.note in [t.get_text() for t in figure.findobj(Text)]
     outlines = [axes for axes in figure.axes if axes.collections and axes.images]
     assert len(outlines) == 1  # over the map, and not over the plain radiograph
+    model.train()  # as one that was trained a moment ago
+    assert explain_similarity(model, processor, phantom, texts).alt == figure.alt
+    assert model.training
+    assert "(edema " in explain_similarity(model, processor, phantom, "edema").alt
+    model.eval()
     plain = explain_similarity(model, processor, phantom.image)
     assert "Dashed" not in plain.alt and plain.alt.count(";") == 4  # a sentence for each finding
     assert "Dashed" not in explain_similarity(model, processor, draw_phantom(1)).alt
