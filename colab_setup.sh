@@ -13,8 +13,8 @@ usage: bash colab_setup.sh [run | test] [--cpu] [--dry-run]
               0.7 GB to download instead of 3.5
   --dry-run   say what would be installed and where, and stop
 
-Where there is a Python with torch and torchvision (Colab), only what it lacks from
-requirements-colab.txt is added to it; torch, torchvision, numpy, transformers, ipywidgets and
+Where there is a Python with torch and torchvision (Colab), only what it lacks (on Colab:
+requirements-colab.txt) is added to it; torch, torchvision, numpy, transformers, ipywidgets and
 IPython stay as they are. Elsewhere everything goes into .venv (current releases) and, for the
 tests, into .venv-colab (Colab's versions, constraints/colab.txt) as well. uv installs if it is
 there and pip has no index, proxy or certificate set, which uv would ignore; otherwise pip does.
@@ -60,6 +60,7 @@ case $found in
     3.10 | 3.11 | 3.12 | 3.13) ;;
     *) fail "Python $found at '$python': expected 3.10 to 3.13; name another with PYTHON=" ;;
 esac
+case $python in */*) python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python") ;; esac
 
 quiet=yes uv=
 [ ! -t 1 ] || quiet=
@@ -87,24 +88,38 @@ pip_install() { # the same
 
 keep=(torch torchvision numpy transformers ipywidgets IPython)
 
-missing_of() { # python, requirements file: the lines that are not satisfied
-    "$1" - "$2" <<'PYTHON'
+missing_of() { # requirements file, pyproject.toml: the lines that the Python at hand lacks
+    "$python" - "$@" "${keep[@]}" <<'PYTHON'
 import sys
 from importlib.metadata import PackageNotFoundError, version
 try:
     from packaging.requirements import Requirement
 except ImportError:
     from pip._vendor.packaging.requirements import Requirement
-for line in open(sys.argv[1]):
-    line = line.split("#")[0].strip()
-    if line:
-        requirement = Requirement(line)
-        try:
-            if version(requirement.name) in requirement.specifier:
-                continue
-        except PackageNotFoundError:
-            pass
-        print(line)
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    from pip._vendor import tomli as tomllib
+file, pyproject, *keep = sys.argv[1:]
+lines = [line.split("#")[0].strip() for line in open(file)]
+with open(pyproject, "rb") as opened:
+    project = tomllib.load(opened)["project"]
+lines += project["dependencies"] + project["optional-dependencies"]["notebooks"]
+missing = {}
+for line in filter(None, lines):
+    requirement = Requirement(line)
+    try:
+        found = version(requirement.name)
+    except PackageNotFoundError:
+        found = None
+    if found is None:
+        missing.setdefault(requirement.name, line)
+    elif found not in requirement.specifier:
+        if requirement.name in keep:
+            sys.exit(f"colab_setup.sh: {line} is needed, {sys.executable} has {found}: "
+                     "upgrade it, or name another Python with PYTHON=")
+        missing.setdefault(requirement.name, line)
+print(*missing.values(), sep="\n")
 PYTHON
 }
 
@@ -126,16 +141,17 @@ PYTHON
 
 add_to_environment() {
     local missing site lines=()
-    missing=$(missing_of "$python" "$here/requirements-colab.txt")
+    missing=$(missing_of "$here/requirements-colab.txt" "$here/pyproject.toml")
     say "Python $found at $(command -v "$python") has torch: adding ${missing:-nothing}" | tr '\n' ' '
     echo
     [ -z "$cpu" ] || echo "   --cpu is for a new environment: this one keeps its torch"
     [ -z "$dry" ] || exit 0
     while read -r line; do lines+=("$line"); done <<<"$missing"
-    [ -z "$missing" ] || step "what is missing: some 35 MB to download" add "${lines[@]}"
+    [ -z "$missing" ] || step "what is missing: on Colab some 35 MB to download" add "${lines[@]}"
     # Not editable: an editable install is seen only by kernels that start after it.
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')
     if ! diff -rq -x __pycache__ "$here/medclip_helpers" "$site/medclip_helpers" >/dev/null 2>&1; then
+        rm -rf "$here"/build/{lib,bdist.*} # of an earlier version, which would be installed too
         step "medclip_helpers from $here" pip_install "$python" --no-deps --force-reinstall "$here"
     fi
 }
@@ -156,6 +172,11 @@ cpu_torch() { # python, constraints file or nothing
     # From this index alone: one of the two with CUDA and one without would not work together
     # shellcheck disable=SC2086
     (
+        # what pip.conf says of the way there, but none of its indexes
+        PIP_PROXY=${PIP_PROXY:-$("$1" -m pip config get global.proxy 2>/dev/null || true)}
+        PIP_CERT=${PIP_CERT:-$("$1" -m pip config get global.cert 2>/dev/null || true)}
+        [ -z "$PIP_PROXY" ] || export PIP_PROXY
+        [ -z "$PIP_CERT" ] || export PIP_CERT
         export PIP_CONFIG_FILE=/dev/null
         unset PIP_EXTRA_INDEX_URL PIP_FIND_LINKS
         with_pip "$1" --retries 1 --timeout 10 --index-url "$cpu_index" \
@@ -250,7 +271,7 @@ else
     # OpenVINO in processes of its own: run with all the others, one ended in a segmentation fault
     alone=(tests/engines/test_openvino.py tests/test_losses.py)
     part "tests, Colab's versions" \
-        "$colab" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser" \
+        "$colab" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser and not download" \
         "${alone[@]/#/--ignore=}"
     part "tests of the engine and the losses, Colab's versions" \
         "$colab" -m pytest -q -n 2 --dist loadscope "${alone[@]}"
@@ -259,7 +280,7 @@ else
     part "notebooks" "$colab" -m pytest -q -m notebooks
     if [ -n "$newest" ]; then
         part "tests, current releases" \
-            "$newest" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser and not slow" \
+            "$newest" -m pytest -q -n 2 --dist loadscope -m "not notebooks and not browser and not slow and not download" \
             "${alone[@]/#/--ignore=}"
         part "tests of the engine and the losses, current releases" \
             "$newest" -m pytest -q -n 2 --dist loadscope -m "not slow" "${alone[@]}"

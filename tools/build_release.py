@@ -3,8 +3,8 @@
     python tools/build_release.py              writes dist/medclip_colab.ipynb and dist/*.whl
 
 The notebook is the whole tour, assembled from the numbered notebooks: one parameters cell, a setup
-cell that installs the wheel inside the notebook, then a section for each notebook. Pretraining is
-included as comments. In Colab: File, Upload notebook, medclip_colab.ipynb.
+cell that installs the wheel inside the notebook, then a section for each of 00 to 05, pretraining
+as comments. In Colab: File, Upload notebook, medclip_colab.ipynb.
 """
 
 from __future__ import annotations

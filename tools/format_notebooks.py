@@ -83,12 +83,12 @@ except ModuleNotFoundError:
             name, path = re.fullmatch(form, urllib.parse.unquote(session["path"]), re.A).groups()
             listed = run("git", "ls-remote", address := f"https://github.com/{name}")
             refs = re.findall("refs/(?:heads|tags)/(.+)", listed)  # branches may hold slashes
-            branch = max([r for r in refs if path.startswith(r + "/")], key=len, default="")
-            places.insert(0, (address, branch))
+            refs = [ref for ref in refs if path.startswith(f"{ref}/")]
+            places.insert(0, (address, max(refs, key=len, default="")))
         except Exception: pass
     for address, branch in [] if near and not said else filter(lambda place: place[0], places):
-        near = [tempfile.mkdtemp()]
-        at = ["--depth=1", "--branch", branch][: 3 if branch else 1]
+        print("cloning", address, branch)
+        near, at = [tempfile.mkdtemp()], ["--depth=1", "--branch", branch][: 3 if branch else 1]
         run("git", "clone", "--quiet", *at, "--", address, near[0])
         if os.path.isfile(f"{near[0]}/medclip_helpers/py.typed"): break
     if not near: raise RuntimeError("{unknown}") from None
@@ -372,7 +372,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--execute", action="store_true", help="store the outputs of a fresh run")
     parser.add_argument("--repository", metavar="ADDRESS", help="default: the remote origin's")
     options = parser.parse_args(arguments)
-    known, repository = repository_address(), options.repository or origin_address()
+    known = repository_address()
+    # one file among others keeps the address of those others
+    repository = options.repository or ("" if options.notebooks else origin_address())
     if options.repository and not re.fullmatch(r"https://[\w.-]+(/[\w.-]+){2,}", repository):
         parser.error(f"--repository {repository}: expected https://github.com/<owner>/<name>")
     repository = repository.removesuffix(".git") or known

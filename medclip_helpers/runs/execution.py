@@ -108,7 +108,8 @@ def _kernels(processes: int, folder: Path) -> type[AsyncKernelManager]:
 
     class Kernel(AsyncKernelManager):
         def __init__(self, **options: Any) -> None:
-            if os.name != "nt":  # Windows has no such sockets
+            # Windows has no such sockets, and elsewhere their path is short
+            if os.name != "nt" and len(str(folder)) < 90:
                 options |= {"transport": "ipc", "ip": str(folder / "kernel")}
             super().__init__(**options)
 

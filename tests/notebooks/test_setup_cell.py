@@ -111,9 +111,10 @@ def cloned(calls: list[list[str]]) -> tuple[str, str]:
         (f"/github/me/fork/blob/0123abc/{NOTEBOOK}", ""),  # a commit: the default branch
     ],
 )  # fmt: skip
-def test_a_notebook_opened_from_github_finds_its_fork(look, runtime, path, branch):
+def test_a_notebook_opened_from_github_finds_its_fork(look, runtime, path, branch, capsys):
     says(runtime, path)
     calls = look()
+    assert capsys.readouterr().out == f"cloning https://github.com/me/fork {branch}\n"
     assert cloned(calls) == ("https://github.com/me/fork", branch)
     assert calls[-1][1:4] == ["-m", "pip", "install"] and calls[-1][-1].endswith("[notebooks]")
     assert runtime.asked == ["/api/sessions"]

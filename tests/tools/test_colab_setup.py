@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,41 @@ def test_pip_that_fails_ends_it_with_a_hint(setup):
     assert "pip could not install what is needed" in said and "ready" not in said
     again, log = setup()
     assert installs(log) and "ready: " in again  # a half-made environment is not kept
+
+
+def test_a_python_may_be_named_by_a_relative_path(setup, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, before = setup(WITHOUT_TORCH="0")
+    said, log = setup(PYTHON="bin/python3", WITHOUT_TORCH="0")
+    assert f"at {tmp_path}/bin/python3 has torch" in said and log == before
+
+
+MODULES = re.compile(r"missing_of\(\) {.*?<<'PYTHON'\n(.*?)\nPYTHON\n", re.S)
+
+
+@pytest.mark.parametrize(
+    ("lines", "keep", "said"),
+    [
+        (
+            '["torch>=2", "no-such-package>=1", "pytest>=7"]',
+            [],
+            "wget-of-none>=3\nno-such-package>=1",
+        ),
+        ('["pytest>=9999"]', [], "wget-of-none>=3\npytest>=9999"),
+        ('["pytest>=9999"]', ["pytest"], "pytest>=9999 is needed, .* has .*: upgrade it, or name"),
+    ],
+)
+def test_all_that_the_package_needs_is_looked_for(tmp_path, lines, keep, said):
+    """Not only what Colab lacks: another environment may have torch and nothing else."""
+    (tmp_path / "colab.txt").write_text("wget-of-none>=3  # why\n")
+    (tmp_path / "pyproject.toml").write_text(
+        f"[project]\ndependencies = {lines}\n[project.optional-dependencies]\nnotebooks = []\n"
+    )
+    (source,) = MODULES.findall((ROOT / "colab_setup.sh").read_text())
+    command = [sys.executable, "-c", source, "colab.txt", "pyproject.toml", *keep]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert re.search(f"{said}", done.stdout + done.stderr), done
+    assert done.returncode == bool(keep)
 
 
 @pytest.mark.parametrize("uv", [False, True])

@@ -175,6 +175,16 @@ def test_check_fails_until_it_is_written(folder, capsys, monkeypatch):
     assert fmt.main(["--check", str(file)]) == 1
 
 
+def test_one_file_keeps_the_address_of_the_others(folder, capsys, monkeypatch):
+    monkeypatch.setattr(fmt, "origin_address", lambda: "https://github.com/me/fork")
+    file = folder / "01_x.ipynb"
+    assert fmt.main([str(file)]) == 0
+    assert "me/fork" not in file.read_text() and not capsys.readouterr().err
+    assert fmt.main([]) == 0
+    assert "me/fork" in file.read_text()
+    assert "the repository is https://github.com/me/fork, pyproject" in capsys.readouterr().err
+
+
 def test_execute_stores_what_a_fresh_run_gives(folder):
     file = folder / "01_x.ipynb"
     notebook = json.loads(file.read_text())
