@@ -25,9 +25,10 @@ from .style import (
 def plot_reliability(
     labels, probabilities, *, bins: int = 10, title=None, note=None
 ) -> NotebookFigure:
-    """Share of positives against mean predicted probability, with the number of images below.
+    """Share of positives against mean predicted value, with the number of images below.
 
-    labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side.
+    labels: (images,) 0 or 1. probabilities: (images,), or {title: (images,)} to stand side by side;
+        whether they are any is what the figure shows.
     bins: of equal width; each with its 95 % interval (Wilson's). title: of a single panel.
     Raises ValueError for a probability outside [0, 1] and for another label.
     """
@@ -55,11 +56,13 @@ def plot_reliability(
             means.append((values[here].mean(), positives / images))
             ends = binomtest(positives, images).proportion_ci(method="wilson")
             top.plot([means[-1][0]] * 2, ends, color=COLORS[0], linewidth=1)
-        top.plot(*zip(*means, strict=True), color=COLORS[0], marker="o", label="observed, 95 %")
+        top.plot(
+            *zip(*means, strict=True), color=COLORS[0], marker="o", label="observed, 95 % interval"
+        )
         top.set(ylim=(-0.03, 1.03))
         top.set_title(name, fontsize=10, parse_math=False)
         bottom.hist(values, bins, range=(0, 1), color=OTHER, edgecolor="white")
-        bottom.set(xlabel="predicted probability", xlim=(-0.03, 1.03))
+        bottom.set(xlabel="predicted value", xlim=(-0.03, 1.03))
         tidy(top)
         tidy(bottom)
     panels[0, 0].set_ylabel("share of positives")
@@ -68,9 +71,9 @@ def plot_reliability(
     average = [to_array(given).mean() for given in several.values()]
     names = [name or "this model" for name in several]
     figure.caption = (
-        f"{labels.mean():.0%} are positive; mean predicted probability: {listed(names, average)}."
+        f"{labels.mean():.0%} are positive; mean predicted value: {listed(names, average)}."
     )
-    figure.alt = f"Share of positives against predicted probability, {len(several)} panels."
+    figure.alt = f"Share of positives against predicted value: {', '.join(names)}."
     return figure
 
 
@@ -114,7 +117,8 @@ def plot_lines(
     tidy(axes)
     label_lines(axes, ends)
     figure.caption = f"From left to right, {axes.get_ylabel()} goes {'; '.join(said)}."
-    figure.alt = f"{axes.get_ylabel()} against {axes.get_xlabel()}, a line for each {by}."
+    names = ", ".join(name for _, name, _ in ends)
+    figure.alt = f"{axes.get_ylabel()} against {axes.get_xlabel()}, a line for each of {names}."
     return figure
 
 

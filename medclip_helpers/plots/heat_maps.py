@@ -23,29 +23,33 @@ from .style import (
 
 def _heat_maps(
     matrices: Mapping[str, np.ndarray], row_names: Sequence[str], column_names: Sequence[str], *,
-    cell: float, top: float = 0, left: int = 0, texts=None, low=0.0, high=1.0, label=None,
-    note=None,
+    most: float, least: float, top: int = 0, left: int = 0, texts=None, low=0.0, high=1.0,
+    label=None, note=None,
 ) -> NotebookFigure:  # fmt: skip
     """Matrices of one shape side by side, under their titles, on one scale from `low` to `high`.
 
-    matrices: title -> (rows, columns). column_names: may be empty. cell: inches a side; top: inches
-    kept free above; left: columns kept free in the first. texts: (rows, columns) to write in cells
-    instead of their numbers, of which zeros are left out. A scale from below zero is white at zero.
+    matrices: title -> (rows, columns). column_names: may be empty. most, least: inches a side of a
+    cell; between them what makes the figure 7 inches wide. top: rows kept free above; left: columns
+    kept free in the first. texts: (rows, columns) to write in cells instead of their numbers, of
+    which zeros are left out. A scale from below zero is white at zero.
     """
     colors = FOR_AND_AGAINST if low < 0 else "Blues"
     rows, columns = next(iter(matrices.values())).shape
+    longest = max(len(str(name)) for name in row_names)
+    free = 7 - 0.075 * min(32, longest) - 0.3 * len(matrices) - 0.9
+    cell = min(most, max(least, free / (len(matrices) * columns + left)))
     lines = max(1, int((cell - 0.04) / 0.15))  # of a row's name that its cell is high enough for
     letters = 32 if lines > 2 else 44
     # Inches that names take, about; the compressed layout measures them and shares out the rest.
-    names = 0.075 * min(letters, max(len(str(name)) for name in row_names))
+    names = 0.075 * min(letters, longest)
     foot = 0.073 * min(22, max((len(str(name)) for name in column_names), default=0))
     width = max(4, names + len(matrices) * (cell * columns + 0.3) + cell * left + 0.9)
-    figure = new_figure(width, foot + cell * rows + top + 0.7, note, layout="compressed")
+    figure = new_figure(width, foot + cell * (rows + top) + 0.7, note, layout="compressed")
     shares = [columns + left, *[columns] * (len(matrices) - 1)]
     panels = figure.subplots(1, len(matrices), sharey=True, squeeze=False, width_ratios=shares)[0]
     for panel, (title, values) in zip(panels, matrices.items(), strict=True):
         mesh = panel.imshow(values, cmap=colors, vmin=low, vmax=high)
-        if cell > 0.4:
+        if cell > (0.4 if low < 0 else 0.32):  # a minus takes room
             for (row, column), value in np.ndenumerate(values):
                 if texts is None and abs(value) < 0.005:
                     continue
@@ -56,6 +60,7 @@ def _heat_maps(
         ticks = [wrap(name, 22, 2) for name in column_names]
         panel.set_xticks(range(len(ticks)), ticks, rotation=90, fontsize=9, parse_math=False)
         panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
         title = wrap(title, max(12, int(8 * (width - names) / len(matrices))))
         panel.set_title(title, fontsize=10, loc="left", parse_math=False)
     ticks = [wrap(name, letters, lines) for name in row_names]
@@ -75,11 +80,10 @@ def plot_similarity_matrix(
     """
     similarity = to_array(similarity).astype(float)
     check_shape("similarity", similarity, (len(images), len(texts)), "images, texts")
-    cell = min(0.8, max(0.34, 6 / len(images)))
     largest = max(np.abs(similarity).max(), 1e-9)
     figure = _heat_maps(
-        {title: similarity.T}, texts, names, cell=cell, top=cell, high=largest, note=note,
-        low=-largest if (similarity < 0).any() else 0.0,
+        {title: similarity.T}, texts, names, most=0.8, least=0.34, top=1, high=largest,
+        note=note, low=-largest if (similarity < 0).any() else 0.0,
     )  # fmt: skip
     axes = figure.axes[0]
     for column, image in enumerate(images):
@@ -87,7 +91,6 @@ def plot_similarity_matrix(
     pairs = _pairs(labels, similarity.shape)
     _frame(axes, pairs, "black")
     axes.set(xlim=(-0.55, len(images) - 0.45), ylim=(len(texts) - 0.45, -1.55))
-    axes.spines[:].set_visible(False)
     columns = names if len(names) else [f"image {i + 1}" for i in range(len(images))]
     nearest = similarity.argmax(1)
     right = sum((i, j) in pairs for i, j in enumerate(nearest))
@@ -144,6 +147,7 @@ def plot_targets(
     *,
     images=(),
     framed=None,
+    label: str | None = None,
     note=None,
     caption: str = "",
 ) -> NotebookFigure:
@@ -151,6 +155,7 @@ def plot_targets(
 
     targets: title -> (rows, columns). row_labels, column_labels: names; columns wrap too.
     images: one for each row, to stand beside it. framed: (rows, columns) bool, the cells to frame.
+    label: what the colour bar measures.
     caption: a sentence on what to see, which notebooks show under the figure.
     """
     matrices = {title: to_array(values).astype(float) for title, values in targets.items()}
@@ -158,10 +163,9 @@ def plot_targets(
         shape = (len(row_labels), len(column_labels))
         check_shape(f"targets[{title!r}]", values, shape, "rows, columns")
     low = min(0, *(values.min() for values in matrices.values()))
-    cell = min(0.62, max(0.28, 7.5 / (len(column_labels) * len(matrices))))
     high = max(1, -low, *(values.max() for values in matrices.values()))
     figure = _heat_maps(
-        matrices, row_labels, column_labels, cell=cell,
+        matrices, row_labels, column_labels, most=0.62, least=0.17, label=label,
         low=-high if low < 0 else 0.0, high=high, left=int(len(images) > 0), note=note,
     )  # fmt: skip
     if len(images):
@@ -170,7 +174,6 @@ def plot_targets(
         for row, image in enumerate(images):
             _thumbnail(axes, image, (-1.48, -0.56, row + 0.46, row - 0.46))
         axes.set(xlim=(-1.55, len(column_labels) - 0.5), ylim=(len(row_labels) - 0.5, -0.5))
-        axes.spines[:].set_visible(False)
     if framed is not None:
         shape = (len(row_labels), len(column_labels))
         check_shape("framed", to_array(framed), shape, "rows, columns")
@@ -191,7 +194,7 @@ def plot_confusion(matrix, class_names: Sequence[str], *, title=None, note=None)
     share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     texts = np.vectorize("{:,.0f}\n{:.0%}".format)(matrix, share)
     figure = _heat_maps(
-        {title or "": share}, class_names, class_names, cell=0.8, texts=texts, low=0, high=1,
+        {title or "": share}, class_names, class_names, most=0.8, least=0.8, texts=texts,
         label="share of the row", note=note,
     )  # fmt: skip
     figure.axes[0].set(xlabel="predicted", ylabel="true")

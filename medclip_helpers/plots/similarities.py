@@ -12,6 +12,7 @@ from ..demo import Phantom
 from ..radiographs import read_radiograph, to_square
 from .style import (
     COLORS,
+    HALO,
     OTHER,
     REFERENCE,
     NotebookFigure,
@@ -139,7 +140,8 @@ def plot_class_scores(
             odd = int(np.nanargmax(np.abs(given - values.mean())))
             words = wrap(f"{number(given[odd])}: {prompts[name][odd]}", 52, 1)
             axes.annotate(words, (0, y + 0.27), xycoords=axes.get_yaxis_transform(), fontsize=9,
-                          color="0.35", va="center", parse_math=False)  # fmt: skip
+                          color="0.35", va="center", parse_math=False,
+                          path_effects=HALO)  # fmt: skip
     axes.plot([], [], color=REFERENCE, lw=3, label="mean of the class")
     axes.scatter([], [], s=20, color=REFERENCE, alpha=0.5, label="one prompt")
     axes.grid(axis="x", alpha=0.3)

@@ -26,6 +26,7 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import CenteredNorm, LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from ..constants import CHEXPERT_COMPETITION
@@ -35,6 +36,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 FOR, AGAINST, OTHER, REFERENCE = "#E69F00", "#0072B2", "#C8D3DC", "#777777"
 FOR_AND_AGAINST = LinearSegmentedColormap.from_list("for and against", [AGAINST, "white", FOR])
 DPI = 100  # figures are as many pixels wide as notebooks show them
+HALO = [withStroke(linewidth=3, foreground="white")]  # around words that stand on lines
 SHARPNESS = 2  # and have twice as many, for today's screens
 
 
@@ -125,7 +127,7 @@ def show_image(axes, image, title: str | None = None, letters: int = 32, fontsiz
     axes.imshow(to_radiograph(image), cmap="gray", vmin=0, vmax=255)
     axes.set_axis_off()
     axes.set_anchor("N")  # where the layout has measured the title
-    axes.set_title(wrap(title or "", letters), fontsize=fontsize, parse_math=False)
+    axes.set_title(wrap(title or "", letters, 5), fontsize=fontsize, parse_math=False)
 
 
 class Rows:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.patheffects import withStroke
 
 from .style import (
     COLORS,
+    HALO,
     REFERENCE,
     NotebookFigure,
     check_shape,
@@ -44,7 +44,7 @@ def plot_gallery(
     rows = -(-len(images) // columns)
     side = 7 / columns if columns > 3 else 1.9
     letters = int(12 * side)
-    lines = max(wrap(name, letters).count("\n") + 1 for name in titles)
+    lines = max(wrap(name, letters, 5).count("\n") + 1 for name in titles)
     figure = new_figure(
         side * columns, (side + 0.1 + 0.15 * lines) * rows + (0.3 if title else 0), note
     )
@@ -96,7 +96,7 @@ def plot_training_curve(
     for line, (step, words) in enumerate((marks or {}).items()):  # one per line: they may be close
         panels[0].annotate(
             f" {words}", (step, 0.97 - 0.12 * line), xycoords=panels[0].get_xaxis_transform(),
-            fontsize=9, va="top", color=REFERENCE, parse_math=False,
+            fontsize=9, va="top", color=REFERENCE, parse_math=False, path_effects=HALO,
         )  # fmt: skip
     if chance is not None and shown[1:2] == [*metrics[:1]]:
         panels[1].axhline(chance, color=REFERENCE, linestyle=":", zorder=0)
@@ -130,7 +130,7 @@ def plot_embedding_map(
     """Embeddings of images and texts, each centred on its own mean, in their principal plane.
 
     embeds: title -> (image_embeds (images, dim), text_embeds (texts, dim)), one panel each; images
-        are circles and texts crosses, coloured by finding, whose name stands at its images' mean.
+        are circles and texts crosses, coloured by finding.
     image_labels, text_labels: a name each.
 
     Above each panel: how far the two means lie apart, and how many texts are nearer to the images
@@ -140,7 +140,7 @@ def plot_embedding_map(
 
     image_labels, text_labels = np.asarray(image_labels), np.asarray(text_labels)
     colors = finding_colors([*image_labels, *text_labels])
-    figure = new_figure(7, 7 / len(embeds) + 0.9 if len(embeds) > 1 else 5, note)
+    figure = new_figure(7, 7 / len(embeds) + 1.4 if len(embeds) > 1 else 5.5, note)
     panels = figure.subplots(1, len(embeds), squeeze=False)[0]
     said = []
     for axes, (title, (images, texts)) in zip(panels, embeds.items(), strict=True):
@@ -158,19 +158,19 @@ def plot_embedding_map(
         axes.scatter(*dots.T, c=[colors[name] for name in image_labels], s=18, alpha=0.5)
         axes.scatter(*crosses.T, c=[colors[name] for name in text_labels], s=60, marker="X",
                      edgecolor="black", linewidths=0.6)  # fmt: skip
-        for name, place in zip(names, middles, strict=True):
-            axes.annotate(name, place, color=colors[name], fontsize=9, fontweight="bold",
-                          ha="center", va="center", parse_math=False,
-                          path_effects=[withStroke(linewidth=3, foreground="white")])  # fmt: skip
         found = f"{own} of {len(texts)} texts nearest to their own images"
         said.append(f"{title} {own} of {len(texts)}")
         title = f"{title}\n{found},\nmeans {apart:.2f} apart before centring"
         axes.set_title(title, fontsize=9, parse_math=False)
         axes.set(xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axes.margins(0.12)
+    markers = [axes.scatter([], [], color=color, label=name) for name, color in colors.items()]
+    markers += [axes.scatter([], [], color=REFERENCE, label="image")]
+    markers += [axes.scatter([], [], color=REFERENCE, s=60, marker="X", label="text")]
+    figure.legend(handles=markers, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     figure.caption = (
-        f"Texts nearest, in this plane, to the mean of their own finding's images: "
-        f"{'; '.join(said)}."
+        "Texts nearest, in this plane, to the mean of their own finding's images: "
+        f"{'; '.join(said)}; by chance 1 in {len(names)}."
     )
     figure.alt = f"Images (circles) and texts (crosses) of {', '.join(names)}, in a plane."
     return figure

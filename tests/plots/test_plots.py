@@ -227,7 +227,7 @@ def test_a_caption_counts():
         "b scores highest (5.50), 3.50 above a. The prompts of b reach from 5.00 to 6.00."
     )
     half = plots.plot_reliability([0, 1], {"before": [0.2, 0.4], "after": [0.1, 0.9]})
-    said = "50% are positive; mean predicted probability: before 0.30; after 0.50."
+    said = "50% are positive; mean predicted value: before 0.30; after 0.50."
     assert half.caption == said
 
 
@@ -412,7 +412,7 @@ def test_an_embedding_map_is_a_plane_with_each_modality_centred():
         f"t {own} of 4 texts nearest to their own images, means {apart:.2f} apart before centring"
     )
     said = "Texts nearest, in this plane, to the mean of their own finding's images"
-    assert figure.caption == f"{said}: t {own} of 4."
+    assert figure.caption == f"{said}: t {own} of 4; by chance 1 in 2."
 
 
 def test_a_finding_has_one_colour_whatever_stands_beside_it():
