@@ -139,9 +139,9 @@ def plot_class_scores(
             given = to_array(prompt_scores[name]).astype(float)
             odd = int(np.nanargmax(np.abs(given - values.mean())))
             words = wrap(f"{number(given[odd])}: {prompts[name][odd]}", 52, 1)
-            axes.annotate(words, (0, y + 0.27), xycoords=axes.get_yaxis_transform(), fontsize=9,
-                          color="0.35", va="center", parse_math=False,
-                          path_effects=HALO)  # fmt: skip
+            axes.annotate(words, (0, y + 0.27), (4, 0), xycoords=axes.get_yaxis_transform(),
+                          textcoords="offset points", fontsize=9, color="0.35", va="center",
+                          parse_math=False, path_effects=HALO)  # fmt: skip
     axes.plot([], [], color=REFERENCE, lw=3, label="mean of the class")
     axes.scatter([], [], s=20, color=REFERENCE, alpha=0.5, label="one prompt")
     axes.grid(axis="x", alpha=0.3)
