@@ -107,6 +107,7 @@ def generate_class_prompts(
     prompts = {}
     for name in labels:
         only = sentences.loc[positive[name] & (positive.sum(axis=1) == 1), "Reports"].dropna()
+        only = only[only.astype(str).str.strip() != ""]
         if only.empty:
             raise ValueError(f"no sentence is positive for {name!r} alone")
         prompts[name] = _draw(name, sorted(set(only)), n, seed)
@@ -123,7 +124,7 @@ def load_class_prompts(
     "authors:chexpert", "authors:covid" and "authors:rsna" are the phrases of MedCLIP's authors
     (210, 15, 192, 18, 54; COVID 12; Pneumonia 312, of which one is blank and none says pneumonia),
     from the wheel of the published package, which pip fetches once. The latter two have no normal
-    class: the authors drew it from a sentence table (`generate_class_prompts` of "No Finding").
+    class: the authors drew it from a sentence table, as `evaluation.draw_prompts` does.
     Which of them `seed` picks is our own draw, not one of the authors' five.
 
     Raises ValueError for an unknown preset, FileNotFoundError for a file that is not there (a name

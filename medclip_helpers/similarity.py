@@ -35,13 +35,14 @@ TEXT_BATCH_SIZE = 16
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is in eval mode; afterwards in the mode that it was in."""
-    training = model.training
+    """Inside, the model is in eval mode; afterwards each part in the mode that it was in."""
+    modes = {part: part.training for part in model.modules()}  # one part may be frozen
     model.eval()
     try:
         yield
     finally:
-        model.train(training)
+        for part, training in modes.items():
+            part.training = training
 
 
 class EncodedBatch(NamedTuple):

@@ -130,7 +130,7 @@ def test_explain_draws_a_drawing_or_a_scan(scans, tmp_path, capsys):
     assert main(["explain", "--model", "demo", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{out}: A radiograph, sentences ranked by similarity (There is a ple")
-    assert "Dashed: where the finding was drawn" in said and "trained on drawings" in said
+    assert "Dashed: where the finding is known to be" in said and "trained on drawings" in said
     with Image.open(out) as picture:
         assert picture.format == "PNG" and picture.width == 1400
     texts = ["--text", "clear lungs", "--text", "a large heart"]

@@ -12,7 +12,7 @@ from medclip_helpers.demo import CHECKPOINT_FOLDER, draw_phantom
 from medclip_helpers.loading import load_medclip
 from medclip_helpers.model import MedCLIPModel, MedCLIPTextModel, MedCLIPVisionEncoder
 from medclip_helpers.processor import MedCLIPImageProcessor, MedCLIPProcessor
-from medclip_helpers.similarity import encode_images, encode_texts, similarity_map
+from medclip_helpers.similarity import encode_images, encode_texts, eval_mode, similarity_map
 
 WORDS = ["the", "heart", "is", "enlarged", "no", "edema", "effusion", "on", "left", "."]
 BACKBONES = {
@@ -185,3 +185,12 @@ def test_a_text_past_the_limit_is_refused_or_cut(model, processor):
     np.testing.assert_allclose(cut[1:], longest, atol=1e-6)
     with pytest.raises(ValueError, match="non-empty list"):
         encode_texts(model, processor, [])
+
+
+def test_each_part_of_a_model_gets_its_own_mode_back(model):
+    model.train()
+    model.text_model.eval()  # frozen
+    with eval_mode(model):
+        assert not any(part.training for part in model.modules())
+    assert model.vision_model.training and not model.text_model.training
+    model.eval()

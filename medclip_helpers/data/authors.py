@@ -24,8 +24,8 @@ from .splits import exclusive_finding
 from .tables import FIRST_COLUMNS, check_table
 
 SEED = 42
-# the shortest beginning that leaves either of the two, an ending or none
-_ID = re.compile(r"^(?:.*?/)??(patient\d+/study\d+/[^/]+?|[^/]+?)(?:\.(?:dcm|png|jpe?g))?$", re.I)
+# the shortest beginning that leaves either of the two, an ending, two (of a small copy) or none
+_ID = re.compile(r"^(?:.*?/)??(patient\d+/study\d+/[^/]+?|[^/]+?)(?:\.(?:dcm|png|jpe?g))*$", re.I)
 OVERLAP = ["pretrained", "patient_pretrained"]  # columns of a manifest
 AUTHORS: dict[str, dict[str, Any]] = read_settings(Path(__file__).with_name("authors.yaml"))
 LOST: dict[str, str] = AUTHORS.pop("lost")  # what cannot be reproduced, and why

@@ -156,7 +156,7 @@ def read_covid(folder: DataFolder) -> pd.DataFrame:
 
     Each image counts as a patient: the files do not say whose it is.
     """
-    pattern = re.compile(r"(COVID|Normal)/(?:images/)?[^/]+\.png", re.IGNORECASE)
+    pattern = re.compile(r"(COVID|Normal)/(?:images/)?[^/.][^/]*\.png", re.IGNORECASE)
     found = [match for file in folder.files if (match := pattern.fullmatch(file))]
     positive = np.array([match[1].lower() == "covid" for match in found], int)
     folder.raise_if(

@@ -101,7 +101,8 @@ def _read_tables(
     for path in map(Path, paths):
         path = path.expanduser()
         try:
-            table = pd.read_csv(path)
+            # a number that names a patient is a name: 007 is not 7
+            table = pd.read_csv(path, dtype=dict.fromkeys([*FIRST_COLUMNS, "Reports"], str))
         except ValueError as error:  # pandas' parser errors are such, and none names the file
             raise ValueError(f"cannot read {path} as a table: {error}") from error
         missing = [column for column in [*columns, *LABELS] if column not in table.columns]

@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +106,8 @@ def write_export(
         for name, content in files.items():
             Path(scratch, name).write_bytes(content)
         manifest.unlink(missing_ok=True)
+        for name, ending in product(encoders, (".onnx", ".xml", ".bin")):  # of another format
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
         for path in Path(scratch).iterdir():
             os.replace(path, folder / path.name)
     write_text(manifest, json.dumps(about, indent=2))

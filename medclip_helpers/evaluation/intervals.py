@@ -40,7 +40,8 @@ def bootstrap(
         (block, statistics).
     groups: (images,), e.g. patient numbers: groups are drawn instead of images, which is right
         where the images of one patient resemble each other. An image whose group is blank counts
-        as a group of its own, with a warning; where all are blank there are no groups.
+        as a group of its own, with a warning; where all are blank there are no groups. Of a single
+        group or image the statistics are NaN.
 
     Raises ValueError for no resamples, for groups that differ in number from the images, and for
     group names of several types.
@@ -49,6 +50,10 @@ def bootstrap(
         raise ValueError(f"resamples is {resamples}, expected at least 1")
     member = np.arange(images) if groups is None else _members(groups, images)
     units = member.max() + 1
+    if units < 2:  # every resample would be the sample
+        if images > 1:
+            warn_user("all images are of one group: there is no interval")
+        return np.full_like(statistic(np.ones((resamples, images), np.float32)), np.nan)
     rng = np.random.default_rng(seed)
     block = max(1, _BLOCK // units)
     parts = []

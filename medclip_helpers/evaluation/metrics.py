@@ -84,9 +84,10 @@ def decided(
         right, total = hits, total[:, :1]
     accuracy = right.sum(axis=1) / total.sum(axis=1)
     parts = [accuracy[:, None]]
-    # Zero where nothing is predicted or present, as in scikit-learn.
+    # Zero where nothing is predicted or present, as in scikit-learn; NaN where nothing is known
+    nothing = np.where(counts @ known.astype(np.float32) > 0, 0, np.nan)
     for amount, of in ((hits, said), (hits, present), (2 * hits, said + present)):
-        parts.append(_with_mean(np.divide(amount, of, out=np.zeros_like(hits), where=of > 0)))
+        parts.append(_with_mean(np.divide(amount, of, out=nothing.copy(), where=of > 0)))
     return np.concatenate(parts, axis=1)
 
 
@@ -94,7 +95,12 @@ def _checked(
     labels: ArrayLike, scores: ArrayLike, class_names: Sequence[str], mode: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Labels as (images, classes) of 1, 0 and NaN, scores (images, columns), class names."""
-    scores, names = finite("scores", scores), list(class_names)
+    names = list(class_names)
+    for table in (labels, scores):
+        columns = list(getattr(table, "columns", names))
+        if columns != names and sorted(map(str, columns)) == sorted(map(str, names)):
+            raise ValueError(f"columns are {columns}, expected the order of class_names, {names}")
+    scores = finite("scores", scores)
     try:
         labels = np.asarray(labels, float)
     except (TypeError, ValueError) as error:
@@ -105,11 +111,11 @@ def _checked(
         raise ValueError(f"binary needs two class names (negative, positive), got {names}")
     if scores.ndim == 1:
         scores = scores[:, None]
-    columns = {len(names), 1} if mode == "binary" else {len(names)}
-    if scores.ndim != 2 or scores.shape[1] not in columns or len(scores) != len(labels):
+    counts = {len(names), 1} if mode == "binary" else {len(names)}
+    if scores.ndim != 2 or scores.shape[1] not in counts or len(scores) != len(labels):
         raise ValueError(
             f"scores have shape {scores.shape}, expected ({len(labels)} images, "
-            f"{' or '.join(map(str, sorted(columns)))} columns)"
+            f"{' or '.join(map(str, sorted(counts)))} columns)"
         )
     if not len(scores):
         raise ValueError("scores are empty: expected a number for each image")

@@ -36,7 +36,9 @@ def _similarity(
             f"{what} for {given[0]} images and {given[1]} texts, expected {len(images)} and "
             f"{len(texts)}, one for each embedding"
         )
-    return images @ texts.T
+    if not len(images):
+        raise ValueError("image_embeds is empty: expected at least one image")
+    return np.round(images @ texts.T, 5)  # so that equal texts are, in whatever batch they were
 
 
 def precision_at_k(
@@ -54,8 +56,10 @@ def precision_at_k(
     """
     relevant = np.asarray(image_classes)[:, None] == np.asarray(text_classes)[None]
     similarity = _similarity(image_embeds, text_embeds, relevant.shape, "classes")
-    if max(ks) > similarity.shape[1]:
-        raise ValueError(f"k is {max(ks)}, expected at most the {similarity.shape[1]} texts")
+    if min(ks) < 1 or max(ks) > similarity.shape[1]:
+        raise ValueError(f"ks are {[*ks]}, expected 1 to the {similarity.shape[1]} texts")
+    if not relevant.any():
+        raise ValueError("no class of an image is among those of the texts")
     order = np.lexsort((relevant, -similarity), axis=1)[:, : max(ks)]
     hits = np.take_along_axis(relevant, order, axis=1)
     return _mean_table({f"P@{k}": hits[:, :k].mean(axis=1) for k in ks}, **resampling)

@@ -75,7 +75,11 @@ def pair_scores(
 
     names: findings, which are put into the templates in lower case. `pair_probabilities` makes
     probabilities of the two, `calibrate` of their difference.
+
+    Raises ValueError for a single text, and for a finding that is named twice.
     """
+    if isinstance(names, str) or len(set(names)) < len(names):
+        raise ValueError(f"names is {names!r}, expected a list of different findings")
     sides = []
     for template in templates:
         texts = {name: [template.format(name.lower())] for name in names}
@@ -106,6 +110,9 @@ class ZeroShotEvaluator:
         self.processor, self.prompts = processor, prompts
         self._squares = [square(read_radiograph(image)) for image in images]
         self._truth = [list(prompts).index(label) for label in labels]
+        if len(self._truth) != len(self._squares) or not self._truth:
+            count = len(self._truth), len(self._squares)
+            raise ValueError(f"{count[0]} labels for {count[1]} images: expected one for each")
 
     def __call__(self, model: MedCLIPModel) -> dict[str, float]:
         image_embeds = encode_images(model, self.processor, self._squares, progress=False)

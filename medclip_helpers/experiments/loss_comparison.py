@@ -86,7 +86,8 @@ class Setting:
         of somebody else who shares a finding.
     images: number to learn from. sentences: if unpaired, number of reports they come from.
     shuffled: share of the images whose labels, as the loss sees them, are another image's.
-    alike: share of each batch that has one finding in common, which makes more false negatives.
+    alike: share of each batch that has one finding in common; from a half on it makes more false
+        negatives than chance does.
     learning_rate: at its peak. temperature: of the targets of semantic matching.
     """
 
@@ -168,6 +169,8 @@ class Batch(NamedTuple):
 def draw_batches(world: World, setting: Setting) -> Iterator[Batch]:
     """What the loss is shown, step by step; the same for all arms except the whole report."""
     rng = np.random.default_rng((setting.seed, setting.images))
+    if max(setting.images, setting.sentences) > len(world.studies):
+        raise ValueError(f"{setting} asks for more than the world's {len(world.studies)} studies")
     order = rng.permutation(len(world.studies))
     studies = world.studies.iloc[order[: setting.images]]
     texts: PairedDataset | UnpairedDataset
@@ -201,7 +204,7 @@ def draw_batches(world: World, setting: Setting) -> Iterator[Batch]:
 
 
 def false_negative_rate(batches: Iterable[Batch]) -> float:
-    """Share of the pairs off the diagonal that have a finding in common, in truth."""
+    """Share of the pairs off the diagonal that share a label, "No Finding" included, in truth."""
     rates = []
     for batch in batches:
         alike = label_similarity(batch.true_labels, batch.text_labels) > 0
@@ -254,8 +257,9 @@ def train_once(world: World, setting: Setting) -> MedCLIPModel | nn.Sequential:
         model = nn.Sequential(medclip.vision_model, head)
     model.to(memory_format=torch.channels_last).train()  # a third faster on a CPU
     optimizer = torch.optim.AdamW(model.parameters(), setting.learning_rate, weight_decay=1e-2)
+    rise = 0.1 if setting.steps != 10 else 0.2  # torch divides by the first step's number, 0
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, setting.learning_rate, total_steps=setting.steps, pct_start=0.1
+        optimizer, setting.learning_rate, total_steps=setting.steps, pct_start=rise
     )
     with torch.random.fork_rng():  # for dropout
         torch.manual_seed(setting.seed)

@@ -8,6 +8,7 @@ Data sets are looked for below one folder, each in the folder of its layout (`da
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
@@ -69,7 +70,7 @@ def reproduce(
     """
     if table not in TABLES:
         raise ValueError(f"table is {table!r}, expected one of {TABLES}")
-    found = list(_data_sets(Path(data).expanduser()))
+    found = list(_data_sets(Path(data).expanduser().resolve()))  # run files say where it is
     folders = [_folder(name) for name in PUBLISHED_TEST_IMAGES]
     if not found:
         raise FileNotFoundError(f"no data set in {data}: expected some of the folders {folders}")
@@ -228,7 +229,9 @@ def _efficiency(found, folder: Path, sentences, seed: int) -> pd.DataFrame:
             }  # fmt: skip
             file = folder / f"{recipe}-{size}.yaml"
             write_text(file, yaml.safe_dump(settings, sort_keys=False))
-            rows.append({"size": size, "recipe": recipe, "run": f"medclip train {file}"})
+            rows.append(
+                {"size": size, "recipe": recipe, "run": f"medclip train {shlex.quote(str(file))}"}
+            )
     return pd.DataFrame(rows).drop_duplicates(ignore_index=True)
 
 

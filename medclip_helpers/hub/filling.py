@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..constants import PUBLISHED_FORMAT_NOTE, PUBLISHED_NOTE
+from ..constants import PUBLISHED_FORMAT_NOTE, PUBLISHED_NOTE, TRAINED_NOTE, UNTRAINED_NOTE
 from .names import DROPPED
 from .weights import Checkpoint, read_checkpoint
 
@@ -44,6 +44,9 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
     note = (checkpoint.config or {}).get("note")
     if checkpoint.published:
         note = PUBLISHED_NOTE if checkpoint.official else PUBLISHED_FORMAT_NOTE
+    before = UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE  # true of the weights till now
+    if not note and getattr(module, "note", None) in before:
+        note = TRAINED_NOTE
     if note:
         module.note = note  # type: ignore[assignment]  # nn.Module takes any attribute
     return module.eval()

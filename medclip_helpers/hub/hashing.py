@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def fingerprint(*things: Any) -> str:
-    """SHA-256 of values, as hexadecimal digits; equal values give equal digits in any process.
+    """SHA-256 of values, as hexadecimal digits; equal values in equal order give equal digits.
 
     things: None, booleans, numbers, texts, paths, arrays and what NumPy takes for one (PIL images,
         tensors on the CPU), and mappings and sequences of these. A path counts by its name, not by
@@ -57,10 +57,13 @@ def describe_weights(module: nn.Module) -> dict[str, Any]:
     sha256: of names, types, shapes and values of its tensors, so that it does not depend on the
         file that they came from, nor on the device that they are on.
     """
+    import torch  # here, because hashes of tables need none
+
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        values = tensor.detach().cpu().contiguous().numpy()
-        digest.update(f"{name} {values.dtype} {values.shape}".encode())
-        digest.update(values.tobytes())
+        kind, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+        digest.update(f"{name} {kind} {shape}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())  # NumPy has no bfloat16
     parameters = sum(parameter.numel() for parameter in module.parameters())
     return {"parameters": parameters, "sha256": digest.hexdigest()}

@@ -211,7 +211,7 @@ def fetch_example(cache_dir: str | Path | None = None, mirror: str | None = None
         if (found := records.sha256(file)) != EXAMPLE_SHA256:
             raise ValueError(f"{EXAMPLE_FILE} has SHA-256 {found}, expected {EXAMPLE_SHA256}")
 
-    if not picture.is_file():
+    if not picture.is_file() or records.sha256(picture) != EXAMPLE_SHA256:
         picture.parent.mkdir(parents=True, exist_ok=True)
         download.fetch(_addresses(EXAMPLE_FILE, mirror, [EXAMPLE_URL]), picture, check)
     return picture

@@ -74,7 +74,8 @@ def _finished(run: Run) -> dict[str, Any] | None:
     """The record of a run that is done and still valid, else None."""
     record = _read_record(run)
     same = record.get("status") == "ok" and record["fingerprint"] == run.fingerprint()
-    return record if same and run.executed.is_file() else None
+    # where it is now: the whole output folder may have been moved
+    return record | {"folder": str(run.folder)} if same and run.executed.is_file() else None
 
 
 def _read_record(run: Run) -> dict[str, Any]:
@@ -127,6 +128,7 @@ def _kernels(processes: int, folder: Path) -> type[AsyncKernelManager]:
 def _execute(run: Run, processes: int) -> dict[str, Any]:
     for file in [*_read_record(run).get("files", []), FILE]:
         (run.folder / file).unlink(missing_ok=True)
+    before = _written(run)
     record: dict[str, Any] = {"notebook": run.notebook.stem, "parameters": run.parameters}
     record |= {"folder": str(run.folder), "fingerprint": run.fingerprint(), "status": "running"}
     write_text(run.record, json.dumps(record))
@@ -155,10 +157,16 @@ def _execute(run: Run, processes: int) -> dict[str, Any]:
     # what every figure is shown with, as notebooks record it
     record["note"] = found.get("model", {}).get("note") or metrics.get("weights", "")
     record["seconds"] = round(time.monotonic() - start, 1)
-    written = (path for path in run.folder.rglob("*") if path.is_file() and path != run.record)
-    record["files"] = sorted(path.relative_to(run.folder).as_posix() for path in written)
+    written = _written(run).items() - before.items()  # a person's files are not this run's
+    record["files"] = sorted(path.relative_to(run.folder).as_posix() for path, _ in written)
     write_text(run.record, json.dumps(record, indent=1))
     return record
+
+
+def _written(run: Run) -> dict[Path, int]:
+    """The files in a run's folder, without its record, and when each was written."""
+    files = (path for path in run.folder.rglob("*") if path.is_file() and path != run.record)
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def _describe(error: Exception, run: Run) -> str:

@@ -109,7 +109,9 @@ def _title(record: dict, names: Iterable[str]) -> str:
 def _summary_table(records: list[dict], output: Path) -> pd.DataFrame:
     """One row per run: notebook, status, seconds, ..., parameters, and `metrics.*`."""
     table = pd.json_normalize(records, max_level=1)
-    table.columns = table.columns.str.removeprefix("parameters.")
+    own = {*table.columns}  # a parameter of such a name keeps its prefix
+    short = {name: name.removeprefix("parameters.") for name in own}
+    table = table.rename(columns={name: new for name, new in short.items() if new not in own})
     table["folder"] = [os.path.relpath(folder, output) for folder in table["folder"]]
     table = table.drop(columns=["fingerprint", "kept"], errors="ignore")
     return table.convert_dtypes()  # a count stays a count beside a missing one

@@ -145,8 +145,10 @@ def _is_overall(row: Mapping[str, Any]) -> bool:
 
 
 def _figure(row: Mapping[str, Any]) -> tuple[str, str]:
-    name = row.get("metric", "accuracy").replace("_", " ")
-    return row["task"], f"{name}, {row['prompts']}" if "prompts" in row else name
+    """What sets a row apart: its task; and its metric, prompts and, if not all, its patients."""
+    parts = [row.get("metric", "accuracy").replace("_", " "), row.get("prompts")]
+    parts += [f"patients {row['patients']}"] if row.get("patients", "all") != "all" else []
+    return row["task"], ", ".join(filter(None, parts))
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -111,6 +111,8 @@ def _parameter_sets(sweep: dict, path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(f"{path}: `runs` must be a list of one mapping or more, got {runs!r}")
     if not isinstance(grid, dict) or not all(isinstance(v, list) and v for v in grid.values()):
         raise ValueError(f"{path}: `grid` must map each parameter to a list, got {grid!r}")
+    if twice := sorted({name for run in runs for name in run} & set(grid)):
+        raise ValueError(f"{path}: {twice} is in `runs` and in `grid`, expected one of them")
     for run, values in itertools.product(runs, itertools.product(*grid.values())):
         yield {**common, **run, **dict(zip(grid, values, strict=True))}
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 from transformers import Trainer, TrainerCallback
@@ -87,7 +88,8 @@ def build_classifier(
             return tuned
         encoder = copy.deepcopy(model.vision_model).requires_grad_(True)
         if method == "random weights":
-            encoder = MedCLIPVisionEncoder(**encoder.config).to(model.device)
+            config = encoder.config | {"pretrained": False}
+            encoder = MedCLIPVisionEncoder(**config).to(model.device)
         elif method == "linear probe":
             encoder.requires_grad_(False)
         encoder.projection_head.requires_grad_(False)  # the layer reads what comes before it
@@ -122,10 +124,14 @@ def fit(
 ) -> nn.Module:
     """Train in place and return the classifier in eval mode. collate: items -> its arguments.
 
-    config: `output_dir`, `loss` and what is about checkpoints are ignored.
+    config: `output_dir`, `loss`, `decay_norms` and what is about checkpoints are ignored.
     judge: classifier -> score, called every `every` steps and at the end; the weights with the
         highest score are kept. Without it, the last ones.
+
+    Raises ValueError for a `chunk_size`, and where the judge never gave a number.
     """
+    if config.chunk_size is not None:
+        raise ValueError(f"chunk_size is {config.chunk_size}, which is for pretraining only")
     samples = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length
     with tempfile.TemporaryDirectory() as folder, preserved_random_state():
         arguments = training_arguments(config, Path(folder), samples)
@@ -135,8 +141,14 @@ def fit(
         trainer.model_accepts_loss_kwargs = False  # the loss is a mean over the batch as it stands
         if judge is not None:
             trainer.add_callback(keep := _KeepBest(judge, every))
-        trainer.train()
+        try:
+            trainer.train()
+        finally:  # accelerate's autocast would stay in the classifier, also for another `fit`
+            extract_model_from_parallel(classifier, keep_fp32_wrapper=False)
+            vars(classifier).pop("_is_accelerate_prepared", None)
         if judge is not None:
+            if not keep.state:
+                raise ValueError("the judge never gave a number to choose a step by")
             classifier.load_state_dict(keep.state)
     return classifier.eval()
 

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 from .. import data
 from ..constants import MAX_TEXT_TOKENS
 from ..evaluation import zero_shot_evaluator
-from ..hub import DownloadError, read_settings
+from ..hub import PUBLISHED, DownloadError, read_settings
 from ..loading import load_medclip
 from ..model import MedCLIPModel
 from ..processor import MedCLIPProcessor
-from ..prompts import load_class_prompts
+from ..prompts import AUTHORS, load_class_prompts, prompt_grammars
 from .building import build_model
 from .config import TrainingConfig, read_recipe
 from .trainer import TrainingResult, train
@@ -33,6 +33,12 @@ PART_KEYS = {
 RUN_KEYS = ("recipe", "model", *DATA_KEYS, *PART_KEYS, "evaluate", "training")
 SAMPLING = ("authors", "label", "any", "own")
 MODEL_KEYS = ("vision", "text", "tokenizer", "image_size")
+# What a recipe says of these is only for the choice after which they are named.
+NEEDS = {
+    ("text", "authors"): ("bank", "first_character"),
+    ("texts", True): ("protect", "keep_original"),
+    ("images", True): ("flip",),
+}
 HELD_OUT_KEYS = ("images", "image_root", "prompts", "prompts_per_class")
 
 
@@ -89,7 +95,10 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
         for name, base in recipe.items():
             given = settings.setdefault(name, base)
             if name != "model" and isinstance(given, Mapping):
-                settings[name] = base | dict(given)
+                idle = {key for (choice, needed), keys in NEEDS.items() for key in keys
+                        if given.get(choice, needed) != needed}  # fmt: skip
+                kept = {key: value for key, value in base.items() if key not in idle}
+                settings[name] = kept | dict(given)
         if settings["evaluate"] == recipe["evaluate"]:
             del settings["evaluate"]  # no images to evaluate on
     _check_keys(settings, RUN_KEYS, ("model", "images", "sentences"), f"{path}: ")
@@ -107,10 +116,13 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
             return value
         return str(root / Path(value).expanduser())
 
+    names_known = {"auto", "demo", *PUBLISHED, *prompt_grammars(), *AUTHORS}
+
     def in_place(part: Any, *names: str, optional: bool = False) -> None:
         for name in names if isinstance(part, dict) else ():
             value = part.get(name)
-            if not optional or isinstance(value, str) and Path(whole(value)).exists():
+            path = optional and isinstance(value, str) and value not in names_known
+            if not optional or path and Path(whole(value)).exists():
                 part |= {name: whole(value)} if name in part else {}
 
     in_place(settings, *DATA_KEYS)
@@ -162,6 +174,8 @@ def _read_labels(settings: Any) -> dict:
 def _read_augmentation(settings: Any, processor: MedCLIPProcessor, labels: dict) -> Callable:
     if wrong := [name for name, value in settings.items() if not isinstance(value, bool)]:
         raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}, expected true or false")
+    if settings.get("flip") and not settings.get("images"):
+        raise ValueError("flip is true, expected images: true with it")
     image = text = None
     if settings.get("images"):
         size = processor.image_processor.size

@@ -28,7 +28,7 @@ from ..constants import (
 )
 from ..data import MedCLIPCollator
 from ..engines import attention_of_any_length
-from ..hub import locked_folder
+from ..hub import fingerprint, locked_folder
 from ..losses import ImageTextContrastiveLoss
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
 from ..processor import MedCLIPProcessor
@@ -49,6 +49,7 @@ HASHED = {
     "data": "images, labels, sentences or way of matching them",
     "collator": "processor, transforms or meaning of absent and uncertain",
     "evaluation": "held-out images or prompts",
+    "dropout": "rates of dropout in the model",
 }
 
 
@@ -109,18 +110,19 @@ def train(
     known = getattr(evaluate, "metrics", (config.best_metric,))
     if config.best_metric not in known:
         raise ValueError(f"best_metric is {config.best_metric!r}, expected one of {list(known)}")
-    if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE):
-        model.note = TRAINED_NOTE
     collator = collator or MedCLIPCollator(processor)
     with preserved_random_state():
         trainer = MedCLIPTrainer(model, processor, train_dataset, config, run, collator, evaluate)
         # Of several processes of one run, the first locks the folder for all of them.
         with locked_folder(run) if trainer.is_world_process_zero() else nullcontext():
             try:
-                trainer.train(resume_from_checkpoint=trainer.find_checkpoint(resume))
+                checkpoint = trainer.find_checkpoint(resume)
+                if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE):
+                    model.note = TRAINED_NOTE
+                trainer.train(resume_from_checkpoint=checkpoint)
             finally:
                 trainer.remove_callback(ProgressCallback)  # closes the bar of a stopped run
-            model.eval()
+                model.eval()
             best = trainer.leave_result()
             return TrainingResult(run, trainer.history(), best, checkpointing.checkpoints(run))
 
@@ -210,6 +212,11 @@ class MedCLIPTrainer(Trainer):
         parts["evaluation"] = self.evaluator
         known = {k: part.fingerprint() for k, part in parts.items() if hasattr(part, "fingerprint")}
         half = "bfloat16" if self.args.bf16 else "float16" if self.args.fp16 else "float32"
+        rates = [
+            (name, rate) for name, part in self.medclip.named_modules()
+            for rate in (getattr(part, "p", None), getattr(part, "drop_prob", None)) if rate
+        ]  # fmt: skip
+        known |= {"dropout": fingerprint(rates), "evaluated": self.evaluator is not None}
         config = dataclasses.asdict(self.config)
         return config | {"samples": self.samples, "computed in": half} | known
 

@@ -1,5 +1,6 @@
 """The authors' lists: whole on the real tables, by their steps where those are not to be had."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from medclip_helpers.data import (
     describe_test,
     manifest_counts,
     manifests,
+    read_manifest,
     read_sentences,
     split_report,
 )
@@ -443,7 +445,7 @@ def test_data_writes_small_copies_and_goes_on(tmp_path, capsys):
     copies[0].unlink()
     kept = copies[1].stat().st_mtime_ns
     write(root / "Normal/images/Normal-1.png", "no picture")
-    (tmp_path / "covid-32/Normal/images/Normal-1.png").unlink(missing_ok=True)
+    (tmp_path / "covid-32/Normal/images/Normal-1.png.png").unlink(missing_ok=True)
     assert main(words) == 2
     assert "1 of 40 images have no copy, first: " in (said := capsys.readouterr().err)
     assert "Normal-1.png" in said and pd.read_csv(out).equals(table)
@@ -451,6 +453,38 @@ def test_data_writes_small_copies_and_goes_on(tmp_path, capsys):
     assert sum(path.is_file() for path in copies) == 39
     with pytest.raises(ValueError, match="is not in .*, the first of 40 images"):
         cache_images(table, root, tmp_path / "x")
+
+
+def test_small_copies_are_each_of_its_own_image(tmp_path):
+    """Of one stem, in two rows, changed since, of another size; and a row may have text alone."""
+    for name, grey in {"1.2.1": 10, "1.2.2": 200, "a.jpg": 50, "a.png": 90}.items():
+        Image.new("L", (40, 40), grey).save(tmp_path / name, "PNG")
+    names = ["1.2.1", "1.2.2", "a.jpg", "a.png", "a.png"]
+    table = pd.DataFrame({"imgpath": [*(str(tmp_path / name) for name in names), None]})
+
+    def greys(size: int) -> list[tuple]:
+        copies = cache_images(table, tmp_path, tmp_path / "out", size, progress=False)["imgpath"]
+        assert copies[4] == copies[3] and pd.isna(copies[5])
+        opened = [Image.open(path) for path in copies[:4]]
+        return [(image.size[0], image.getpixel((9, 9))) for image in opened]
+
+    assert greys(20) == [(20, 10), (20, 200), (20, 50), (20, 90)]
+    Image.new("L", (40, 40), 130).save(tmp_path / "a.png")
+    later = (tmp_path / "out/a.png.png").stat().st_mtime + 5
+    os.utime(tmp_path / "a.png", (later, later))
+    assert greys(20)[3] == (20, 130)
+    assert {size for size, _ in greys(16)} == {16}
+    with pytest.raises(ValueError, match="row 0: imgpath is 7, expected a path"):
+        cache_images(pd.DataFrame({"imgpath": [7]}), tmp_path, tmp_path / "out")
+
+
+def test_an_id_is_a_name(tmp_path):
+    """Read from a file too: 007 is not 7, and excluding patients excludes them."""
+    table = build_manifest("covid", covid_tree(tmp_path), seed=0, test_per_class=5)
+    table["subject_id"] = [f"{i:03}" for i in range(len(table))]
+    table.to_csv(tmp_path / "whole.csv", index=False)
+    read = read_manifest(tmp_path / "whole.csv")
+    assert read["subject_id"].tolist() == table["subject_id"].tolist()
 
 
 def test_data_writes_labelled_sentences_of_what_is_not_tested(tmp_path, capsys):

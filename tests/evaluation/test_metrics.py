@@ -260,3 +260,28 @@ def test_images_without_a_patient_count_each_by_itself():
     pd.testing.assert_frame_equal(some, expected)
     with pytest.raises(ValueError, match="group names are of several types"):
         ev.evaluate_classification(labels, scores, ["a", "b"], groups=[1, "a"] * 10, **how)
+
+
+def test_a_finding_that_nobody_annotated_does_not_count():
+    labels = np.array([[1, 0, np.nan], [0, 1, np.nan]] * 9)
+    found = ev.evaluate_classification(
+        labels, np.nan_to_num(labels), ["a", "b", "c"], "multilabel", threshold=0.5, resamples=20
+    )
+    for metric in ("precision", "recall", "f1"):
+        assert value(found, metric) == 1 and np.isnan(value(found, metric, "c"))
+
+
+def test_a_single_group_has_no_interval():
+    labels, scores = np.array([0, 1] * 9), np.eye(2)[[0, 1] * 9]
+    with pytest.warns(UserWarning, match="all images are of one group"):
+        found = ev.evaluate_classification(
+            labels, scores, ["a", "b"], "multiclass", groups=["unknown"] * 18, resamples=20
+        )
+    assert value(found, "accuracy") == 1 and found["low"].isna().all()
+
+
+def test_columns_of_a_table_have_the_order_of_the_classes():
+    table = pd.DataFrame(np.eye(3), columns=["a", "b", "c"])
+    names = ["c", "a", "b"]
+    with pytest.raises(ValueError, match="expected the order of class_names"):
+        ev.evaluate_classification(table, np.eye(3), names, "multilabel", threshold=0.5)

@@ -39,7 +39,7 @@ def test_recall_merges_texts_of_the_same_words():
 
 
 def test_retrieval_errors():
-    with pytest.raises(ValueError, match="at most the 2 texts"):
+    with pytest.raises(ValueError, match=r"ks are \[5\], expected 1 to the 2 texts"):
         ev.precision_at_k(np.eye(2), np.eye(2), [0, 1], [0, 1], ks=(5,))
     with pytest.raises(ValueError, match="not among texts"):
         ev.recall_at_k(np.eye(2), np.eye(2), ["a", "z"], ["a", "b"])
@@ -53,3 +53,21 @@ def test_retrieval_of_the_own_text_from_encoded_texts(small_model, standin_proce
     embeds = encode_texts(small_model, standin_processor, texts)
     found = ev.recall_at_k(embeds, embeds, texts, texts, ks=(1,), resamples=10)
     assert found["value"][0] == 1
+
+
+def test_equal_texts_are_equal_whatever_the_last_digit():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        text = rng.normal(size=(1, 512)).astype(np.float32)
+        image = rng.normal(size=(1, 512)).astype(np.float32)
+        text, image = text / np.linalg.norm(text), image / np.linalg.norm(image)
+        texts = np.repeat(text, 5, axis=0) * (1 + 1e-7 * np.arange(5)[:, None])
+        found = ev.precision_at_k(image, texts, ["a"], [*"abbbb"], ks=(1,))
+        assert found["value"].tolist() == [0]
+
+
+def test_classes_of_two_kinds_and_no_images_are_refused():
+    with pytest.raises(ValueError, match="no class of an image is among those of the texts"):
+        ev.precision_at_k(np.eye(2), np.eye(2), ["Edema", "Fracture"], [0, 1], ks=(1,))
+    with pytest.raises(ValueError, match="image_embeds is empty"):
+        ev.precision_at_k(np.zeros((0, 2)), np.eye(2), [], [0, 1], ks=(1,))

@@ -131,3 +131,14 @@ def test_a_result_is_read_as_it_was_recorded(tmp_path):
         markdown_table([])
     with pytest.raises(FileNotFoundError, match="gone"):
         markdown_table([tmp_path / "gone"])
+
+
+def test_patients_never_seen_have_a_row_of_their_own(small_model, tmp_path):
+    rows = {"metric": "accuracy", "prompts": "ensemble", "patients": ["all", "never seen"]}
+    table = pd.DataFrame({**rows, "value": [0.9, 0.1]})
+    model = describe_model(small_model, "small")
+    record_result(tmp_path, "x", tables={"t": table}, model=model, dataset="demo", seed=0)
+    assert markdown_table([tmp_path]).splitlines()[2:4] == [
+        "| t | accuracy, ensemble | 0.900 |",
+        "| t | accuracy, ensemble, patients never seen | 0.100 |",
+    ]

@@ -103,6 +103,10 @@ def test_a_list_of_sweeps(sweep):
         ("{notebook: count.ipynb, grid: {number: 1}}", "`grid` must map each parameter to a list"),
         ("{notebook: count.ipynb, grid: {number: []}}", "`grid` must map each parameter to a list"),
         ("{notebook: count.ipynb, runs: {number: 1}}", "`runs` must be a list"),
+        (
+            "{notebook: count.ipynb, runs: [{number: 1}], grid: {number: [2, 3]}}",
+            r"\['number'\] is in `runs` and in `grid`",
+        ),
         ("{notebook: count.ipynb, parameters: [1]}", "`parameters` must be a mapping"),
         ("{notebook: count.ipynb, notebooks: [count.ipynb]}", "expected one"),
         (
@@ -417,9 +421,19 @@ def test_what_a_person_put_into_a_runs_folder_stays(tmp_path):
     folder = tmp_path / "out" / "a"
     (folder / "mine.txt").write_text("mine")
     write_notebook(tmp_path / "a.ipynb", "1")
-    assert run_medclip(*arguments, cwd=tmp_path).returncode == 0
-    assert (folder / "mine.txt").read_text() == "mine"
+    for _ in range(2):
+        assert run_medclip(*arguments, "--force", cwd=tmp_path).returncode == 0
+        assert (folder / "mine.txt").read_text() == "mine"
     assert not (folder / "made.txt").exists()
+
+
+def test_an_output_folder_may_be_moved(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_notebook(tmp_path / "a.ipynb", "1")
+    assert main(["run", "a.ipynb", "--output", "out"]) == 0
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    assert main(["run", "a.ipynb", "--output", "elsewhere"]) == 0
+    assert re.search(r"\(earlier\) \| done \| elsewhere/a$", capsys.readouterr().out, re.M)
 
 
 def test_a_run_json_of_somebody_else_is_left_alone(tmp_path):

@@ -174,3 +174,23 @@ def test_the_authors_probe_reads_a_resnet_s_projection_and_moves_its_statistics(
     assert not torch.equal(norms[0].running_mean, before)
     still = [m for m in ours.model.modules() if isinstance(m, torch.nn.BatchNorm2d)][0]
     assert torch.equal(still.running_mean, before)
+
+
+def test_nothing_of_one_fit_stays_in_the_classifier(small_model, processor, table):
+    """Accelerate's autocast would, and then hold for whatever comes after."""
+    classifier = training.build_classifier("linear probe", small_model, CLASSES, "multiclass")
+    rows = table[table["split"] == "train"].head(8)
+    images = LabelledImages(rows["imgpath"].tolist(), np.zeros(8, np.float32), processor)
+    batch = default_collate([images[0]])
+    forward = type(classifier).forward
+    for precision in ("bfloat16", "float32"):
+        training.fit(classifier, images, config(max_steps=1, precision=precision), default_collate)
+        with torch.no_grad():
+            expected = forward(classifier, **batch, return_loss=False)["logits"]
+            assert classifier(**batch, return_loss=False)["logits"].equal(expected)
+    with pytest.raises(ValueError, match="chunk_size is 4, which is for pretraining only"):
+        training.fit(classifier, images, config(chunk_size=4), default_collate)
+    with pytest.raises(ValueError, match="the judge never gave a number"):
+        training.fit(
+            classifier, images, config(max_steps=1), default_collate, judge=lambda _: float("nan")
+        )

@@ -25,7 +25,7 @@ from training_run import STEPS, VOCABULARY, WORDS, build, config, dataset, run, 
 
 from medclip_helpers import load_medclip
 from medclip_helpers.__main__ import main
-from medclip_helpers.constants import TRAINED_NOTE, UNTRAINED_NOTE
+from medclip_helpers.constants import PUBLISHED_NOTE, TRAINED_NOTE, UNTRAINED_NOTE
 from medclip_helpers.data import MedCLIPCollator, UnpairedDataset
 from medclip_helpers.evaluation import zero_shot_evaluator
 from medclip_helpers.training import (
@@ -149,7 +149,7 @@ def test_keeps_the_last_and_the_best_and_leaves_the_best(tmp_path):
     assert result.history["epoch"].iloc[-1] == pytest.approx(STEPS * 4 / 10)
 
     # A finished run called again has nothing left to do, and says the same.
-    again = run(model, processor, config(tmp_path, keep_last=1), resume=True)
+    again = run(model, processor, config(tmp_path, keep_last=1), evaluate=evaluate, resume=True)
     assert again.best_step == 4
     pd.testing.assert_frame_equal(again.history, result.history)
 
@@ -295,7 +295,41 @@ def test_a_disk_that_takes_no_more_stops_the_run(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(checkpointing.checkpoints(tmp_path)) == [2]
     assert not list(tmp_path.glob(".partial*"))
-    assert run(model, processor, config(tmp_path), resume=True).history["step"].iloc[-1] == STEPS
+    resumed = run(model, processor, config(tmp_path), evaluate=shrink, resume=True)
+    assert resumed.history["step"].iloc[-1] == STEPS
+
+
+def test_a_resumed_run_keeps_its_evaluation_and_its_dropout(tmp_path):
+    """Or the best of the steps before would be left, whatever came after."""
+    model, processor = build()
+    evaluate = accuracies(0.2, 0.9)
+    run(model, processor, config(tmp_path, max_steps=2), evaluate=evaluate)
+    with pytest.raises(ValueError, match="evaluated was True and is False"):
+        run(model, processor, config(tmp_path, max_steps=2), resume=True)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.77
+    with pytest.raises(ValueError, match="other rates of dropout in the model"):
+        run(model, processor, config(tmp_path, max_steps=2), evaluate=evaluate, resume=True)
+
+
+def test_an_interrupted_run_leaves_the_model_in_eval_mode(tmp_path):
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    model, processor = build()
+    with pytest.raises(KeyboardInterrupt):
+        run(model, processor, config(tmp_path), evaluate=interrupt)
+    assert not model.training
+
+
+def test_a_refused_run_leaves_the_note_of_the_weights(tmp_path):
+    model, processor = build()
+    run(model, processor, config(tmp_path, max_steps=2))
+    model.note = PUBLISHED_NOTE
+    with pytest.raises(ValueError, match="already holds"):
+        run(model, processor, config(tmp_path, max_steps=2))
+    assert model.note == PUBLISHED_NOTE
 
 
 def test_a_full_disk_stops_the_run_and_names_itself(tmp_path, monkeypatch):
@@ -506,6 +540,10 @@ def test_a_recipe_is_what_its_file_says_and_a_run_file_changes_it(run_file, tmp_
     recipe = read_recipe("authors")
     assert found["augmentation"] == recipe["augmentation"] | {"flip": False}
     assert found["sampling"] == recipe["sampling"] and found["model"] == MODEL
+    changed = {"sampling": {"text": "label"}, "augmentation": {"images": False, "texts": False}}
+    other = read_run_file(run_file("other", recipe="authors", **changed), tmp_path)
+    assert other["sampling"] == changed["sampling"]  # and nothing that is for text: authors alone
+    assert other["augmentation"] == changed["augmentation"]
     assert found["training"]["max_steps"] == 4 and found["training"]["batch_size"] == 8
     assert TrainingConfig.from_recipe("ours", seed=7) == TrainingConfig(
         **read_recipe("ours")["training"] | {"seed": 7}
