@@ -481,7 +481,8 @@ def test_small_copies_are_each_of_its_own_image(tmp_path):
 def test_an_id_is_a_name(tmp_path):
     """Read from a file too: 007 is not 7, and excluding patients excludes them."""
     table = build_manifest("covid", covid_tree(tmp_path), seed=0, test_per_class=5)
-    table["subject_id"] = [f"{i:03}" for i in range(len(table))]
+    table = table.assign(subject_id=[f"{i:03}" for i in range(len(table))])
+    table = table.assign(**{name: 0 for name in LABELS if name not in table})
     table.to_csv(tmp_path / "whole.csv", index=False)
     read = read_manifest(tmp_path / "whole.csv")
     assert read["subject_id"].tolist() == table["subject_id"].tolist()
