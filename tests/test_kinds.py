@@ -327,7 +327,7 @@ PAIRS = [
     ("precision_at_k", "not finite",
      lambda w: precision_at_k(UNIT, UNIT * INF, list("abc"), list("abc"), ks=(1,)), "finite"),
     ("precision_at_k", "too many",
-     lambda w: precision_at_k(UNIT, UNIT, list("abc"), list("abc"), ks=(9,)), "k is 9"),
+     lambda w: precision_at_k(UNIT, UNIT, list("abc"), list("abc"), ks=(9,)), "ks are"),
     ("pair_probabilities", "not finite",
      lambda w: pair_probabilities([NAN, 1.0], [0.0, 1.0]), "finite"),
     ("calibrate", "one kind", lambda w: calibrate([1, 1, 1], [0.1, 0.2, 0.3]), "all of one kind"),
