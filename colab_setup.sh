@@ -112,13 +112,12 @@ for line in filter(None, lines):
         found = version(requirement.name)
     except PackageNotFoundError:
         found = None
-    if found is None:
-        missing.setdefault(requirement.name, line)
-    elif found not in requirement.specifier:
-        if requirement.name in keep:
-            sys.exit(f"colab_setup.sh: {line} is needed, {sys.executable} has {found}: "
-                     "upgrade it, or name another Python with PYTHON=")
-        missing.setdefault(requirement.name, line)
+    if found is not None and found in requirement.specifier:
+        continue
+    if found is not None and requirement.name in keep:
+        sys.exit(f"colab_setup.sh: {line} is needed, {sys.executable} has {found}: "
+                 "upgrade it, or name another Python with PYTHON=")
+    missing.setdefault(requirement.name, line)
 print(*missing.values(), sep="\n")
 PYTHON
 }

@@ -80,12 +80,12 @@ def decided(
     hits, present, said = (
         (counts @ column).astype(np.float64) for column in (positive * called, positive, called)
     )
+    # Zero where nothing is predicted or present, as in scikit-learn; NaN where nothing is known
+    nothing = np.where(total > 0, 0, np.nan)
     if exclusive:
         right, total = hits, total[:, :1]
     accuracy = right.sum(axis=1) / total.sum(axis=1)
     parts = [accuracy[:, None]]
-    # Zero where nothing is predicted or present, as in scikit-learn; NaN where nothing is known
-    nothing = np.where(counts @ known.astype(np.float32) > 0, 0, np.nan)
     for amount, of in ((hits, said), (hits, present), (2 * hits, said + present)):
         parts.append(_with_mean(np.divide(amount, of, out=nothing.copy(), where=of > 0)))
     return np.concatenate(parts, axis=1)

@@ -1,6 +1,6 @@
 from .download import DownloadError
 from .files import locked_folder, read_settings, whole_file, write_text
-from .filling import fill_weights
+from .filling import REPLACED_NOTES, fill_weights
 from .formats import FORMAT, check_format
 from .hashing import describe_weights, fingerprint
 from .published import PUBLISHED, cache_folder, fetch_example, fetch_weights, load_tokenizer
@@ -12,6 +12,7 @@ __all__ = [
     "DownloadError",
     "FORMAT",
     "PUBLISHED",
+    "REPLACED_NOTES",
     "cache_folder",
     "check_format",
     "describe_weights",

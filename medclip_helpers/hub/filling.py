@@ -13,6 +13,8 @@ from ..constants import PUBLISHED_FORMAT_NOTE, PUBLISHED_NOTE, TRAINED_NOTE, UNT
 from .names import DROPPED
 from .weights import Checkpoint, read_checkpoint
 
+# What is no longer true of a model once it has other weights, or is trained.
+REPLACED_NOTES = (UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -44,8 +46,7 @@ def fill_weights(module: Module, source: Checkpoint | str | Path, assign: bool =
     note = (checkpoint.config or {}).get("note")
     if checkpoint.published:
         note = PUBLISHED_NOTE if checkpoint.official else PUBLISHED_FORMAT_NOTE
-    before = UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE  # true of the weights till now
-    if not note and getattr(module, "note", None) in before:
+    if not note and getattr(module, "note", None) in REPLACED_NOTES:
         note = TRAINED_NOTE
     if note:
         module.note = note  # type: ignore[assignment]  # nn.Module takes any attribute

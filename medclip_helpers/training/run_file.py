@@ -116,13 +116,13 @@ def read_run_file(path: str | Path, root: Path) -> dict[str, Any]:
             return value
         return str(root / Path(value).expanduser())
 
-    names_known = {"auto", "demo", *PUBLISHED, *prompt_grammars(), *AUTHORS}
+    presets = {"auto", "demo", *PUBLISHED, *prompt_grammars(), *AUTHORS}
 
     def in_place(part: Any, *names: str, optional: bool = False) -> None:
         for name in names if isinstance(part, dict) else ():
             value = part.get(name)
-            path = optional and isinstance(value, str) and value not in names_known
-            if not optional or path and Path(whole(value)).exists():
+            path_like = isinstance(value, str) and value not in presets
+            if not optional or path_like and Path(whole(value)).exists():
                 part |= {name: whole(value)} if name in part else {}
 
     in_place(settings, *DATA_KEYS)

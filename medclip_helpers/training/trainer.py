@@ -20,15 +20,10 @@ import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from ..constants import (
-    PUBLISHED_FORMAT_NOTE,
-    PUBLISHED_NOTE,
-    TRAINED_NOTE,
-    UNTRAINED_NOTE,
-)
+from ..constants import TRAINED_NOTE
 from ..data import MedCLIPCollator
 from ..engines import attention_of_any_length
-from ..hub import fingerprint, locked_folder
+from ..hub import REPLACED_NOTES, fingerprint, locked_folder
 from ..losses import ImageTextContrastiveLoss
 from ..model import MAX_LOGIT_SCALE, MedCLIPModel
 from ..processor import MedCLIPProcessor
@@ -117,7 +112,7 @@ def train(
         with locked_folder(run) if trainer.is_world_process_zero() else nullcontext():
             try:
                 checkpoint = trainer.find_checkpoint(resume)
-                if model.note in (UNTRAINED_NOTE, PUBLISHED_NOTE, PUBLISHED_FORMAT_NOTE):
+                if model.note in REPLACED_NOTES:
                     model.note = TRAINED_NOTE
                 trainer.train(resume_from_checkpoint=checkpoint)
             finally:
